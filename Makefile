@@ -1,0 +1,83 @@
+# `make` alone lists the targets. Everything is installed into .venv, under the pins of constraints.txt.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Two test processes: the suite is sized for two cores.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+PINS := pyproject.toml constraints.txt
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+quickstart: $(VENV)/.train ## install what training needs, then train the quickstart run on this machine
+	$(BIN)/agentrl train configs/quickstart.toml
+
+test: $(VENV)/.alfworld lint ## lint, types, import direction, then every test but the sweeps
+	$(PYTEST)
+
+test-fast: $(VENV)/.dev ## the tests that take under about two seconds each
+	$(PYTEST) -m "not slow and not sweep"
+
+test-all: $(VENV)/.alfworld lint ## the tests and the sweeps (many seeds, long runs)
+	$(PYTEST) -m ""
+
+lint: $(VENV)/.dev ## ruff, pyright and the import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## let ruff sort imports and lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.alfworld ## the measurements in tests/benchmarks
+	$(BIN)/agentrl bench all
+
+warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
+	$(BIN)/agentrl demos configs/warmstart.toml
+	$(BIN)/agentrl sft configs/warmstart.toml
+
+clean: ## remove the environment, caches and build folders; runs/ stays
+	rm -rf $(VENV) build dist agentrl_toolkit.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find agentrl envs tools configs tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+install: $(VENV)/.train ## agentrl with the extra `train` into .venv
+install-dev: $(VENV)/.dev ## the same with the tools of development
+
+# A stamp is newer than the pins it was installed from, so a second run installs nothing.
+$(VENV)/.created:
+	@command -v $(PYTHON) >/dev/null || { \
+		echo "agentrl needs Python 3.11 or newer, and there is no '$(PYTHON)'. Say which: make PYTHON=/path/to/python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "agentrl needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Say another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@touch $@
+
+# torch first and alone: under the pin it is the build that fits this machine.
+$(VENV)/.train: $(VENV)/.created $(PINS)
+	$(PIP) torch
+	$(PIP) --editable '.[train]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.train
+	$(PIP) --editable '.[train,dev]'
+	@touch $@
+
+# The real ALFWorld engine compiles and takes minutes. Where it cannot be installed the tests that need it skip and say so;
+# no stamp is left then, so the next run tries again.
+$(VENV)/.alfworld: $(VENV)/.dev
+	@if $(PIP) --editable '.[train,alfworld]'; then touch $@; else \
+		echo "WARNING: alfworld could not be installed (see above): the tests against the real engine will be skipped."; fi

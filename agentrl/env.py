@@ -1,0 +1,141 @@
+"""What an environment author subclasses: Gymnasium's own API with texts in and out, and tasks that can be listed.
+
+    class Door(TextEnv):
+        def tasks(self, split):
+            return [Task(id=f"door-{i}", seed=i, split=split) for i in range(10)]
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            self.task = self.choose_task(options)
+            return "You see a door.", {}
+
+        def step(self, action):
+            return "It opens.", 1.0, True, False, {"success": True}
+
+    gymnasium.register(id="my/Door-v0", entry_point="my_package:Door")
+
+Optional hooks, found through wrappers by ``hook(env, name)``: ``state_key()``, ``admissible_actions``, ``snapshot()`` and
+``restore()``, ``oracle()``, ``tools``. Keys of ``info`` that agentrl reads: ``success`` (bool), ``admissible_actions``
+(list of str); every text value is a field that a prompt template may name (``{inventory}``). ``agentrl check ENV`` verifies it all.
+"""
+
+from __future__ import annotations
+
+import os
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+
+from agentrl.errors import ConfigError, GameError, did_you_mean
+from agentrl.types import Task
+
+SPLITS = ("train", "valid_seen", "valid_unseen")
+
+
+class TextSpace(gymnasium.spaces.Space[str]):
+    """Every Python string up to ``max_length`` characters (Gymnasium's own Text refuses spaces and punctuation)."""
+
+    def __init__(self, max_length: int = 1_000_000, seed: int | np.random.Generator | None = None) -> None:
+        self.max_length = max_length
+        super().__init__((), np.str_, seed)
+
+    def sample(self, mask: Any = None, probability: Any = None) -> str:
+        """A short random word."""
+        letters = self.np_random.choice(list(string.ascii_lowercase), size=8)
+        return "".join(letters)
+
+    def contains(self, x: Any) -> bool:
+        return isinstance(x, str) and len(x) <= self.max_length
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TextSpace) and other.max_length == self.max_length
+
+    def __repr__(self) -> str:
+        return f"TextSpace({self.max_length})"
+
+
+class TextEnv(gymnasium.Env[str, str]):
+    """Base class of text environments. Subclasses write ``tasks``, ``reset`` and ``step``."""
+
+    observation_space: gymnasium.Space[str] = TextSpace()
+    action_space: gymnasium.Space[str] = TextSpace()
+    split: str = "train"
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of a split, in a fixed order, with distinct ids. May be lazy; ``len`` must be cheap."""
+        raise NotImplementedError(f"{type(self).__name__} must say which tasks it has: write tasks(split)")
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """Seeds ``np_random``; subclasses return the first observation and info."""
+        super().reset(seed=seed)
+        return "", {}
+
+    def step(self, action: str) -> tuple[str, SupportsFloat, bool, bool, dict[str, Any]]:
+        raise NotImplementedError(f"{type(self).__name__} must write step(action)")
+
+    def choose_task(self, options: Mapping[str, Any] | None) -> Task:
+        """The task that ``reset`` was asked for: a ``Task``, an id, or one drawn from this environment's split.
+
+        Raises GameError for an id that no split knows.
+        """
+        wanted = (options or {}).get("task")
+        if isinstance(wanted, Task):
+            return wanted
+        if wanted is None:
+            tasks = self.tasks(self.split)
+            return tasks[int(self.np_random.integers(len(tasks)))]
+        return self.find_task(str(wanted))
+
+    def find_task(self, task_id: str) -> Task:
+        """The task of that id in any split. Linear; environments with large splits override it."""
+        known: list[str] = []
+        for split in SPLITS:
+            for task in self.tasks(split):
+                if task.id == task_id:
+                    return task
+                known.append(task.id)
+        raise GameError(f"no task '{task_id}' in {type(self).__name__}.{did_you_mean(task_id, known[:2000])}")
+
+
+def make(env_id: str, **options: Any) -> gymnasium.Env[str, str]:
+    """``gymnasium.make`` after agentrl's plug-ins have registered their environments, with one clear error.
+
+    ``MODULE:ID`` imports MODULE first, as Gymnasium does. Raises ConfigError for an unknown id or option.
+    """
+    from agentrl.registry import load_plugins
+
+    load_plugins()
+    try:
+        return gymnasium.make(env_id, disable_env_checker=True, **options)
+    except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
+        raise ConfigError(f"no environment '{env_id}'.{did_you_mean(env_id, registered())}") from error
+    except gymnasium.error.Error as error:
+        raise ConfigError(f"environment '{env_id}' cannot be made: {error}") from error
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise ConfigError(f"environment '{env_id}': {str(error).split(chr(10))[0]}") from error
+
+
+def registered() -> list[str]:
+    """Ids of text environments: every id with a namespace (Gymnasium's own have none), sorted."""
+    return sorted(name for name, spec in gymnasium.registry.items() if spec.namespace not in (None, "phys2d", "tabular"))
+
+
+def hook(env: gymnasium.Env[Any, Any], name: str) -> Any | None:
+    """An optional hook of an environment, found through its wrappers; None where it has none."""
+    try:
+        return env.get_wrapper_attr(name)
+    except AttributeError:
+        return None
+
+
+def shared_folder() -> str:
+    """The folder of real test data: ``$AGENTRL_SHARED``, else ``../shared`` beside the checkout. It may not exist."""
+    checkout = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return os.environ.get("AGENTRL_SHARED") or os.path.join(os.path.dirname(checkout), "shared")

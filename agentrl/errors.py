@@ -1,0 +1,81 @@
+"""Every error that agentrl raises on purpose.
+
+    AgentRLError
+    ├── UserError              what the user gave cannot be used; the command line prints one line and exits with 2
+    │   ├── ConfigError        a run file: unknown key, value out of range, impossible combination
+    │   ├── RegistryError      no plug-in of that name
+    │   ├── MissingExtra       an optional dependency is not installed
+    │   ├── GameError          a game, task or data file cannot be read
+    │   └── CheckpointError    a checkpoint or run folder cannot be read
+    ├── EnvError               an environment broke its contract
+    └── Fault                  the machinery failed, not the policy: the episode is retried by replay
+        ├── EnvFault
+        └── PolicyFault
+
+Messages say what was wanted, what came and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class AgentRLError(Exception):
+    """The root of the tree."""
+
+
+class UserError(AgentRLError):
+    """What the user gave cannot be used."""
+
+
+class ConfigError(UserError):
+    """A run file or an override cannot be used."""
+
+
+class RegistryError(UserError):
+    """No plug-in of that name."""
+
+
+class MissingExtra(UserError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, extra: str, what: str) -> None:
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'agentrl-toolkit[{extra}]'")
+
+
+class GameError(UserError):
+    """A game, task or data file cannot be read."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint or run folder cannot be read."""
+
+
+class EnvError(AgentRLError):
+    """An environment broke its contract."""
+
+
+class Fault(AgentRLError):
+    """The machinery failed, not the policy."""
+
+
+class EnvFault(Fault):
+    """An environment or one of its declared servers failed."""
+
+
+class PolicyFault(Fault):
+    """An engine or an endpoint failed."""
+
+
+def did_you_mean(wanted: str, known: Iterable[str]) -> str:
+    """A tail for an error message: the nearest known names, or all of them where none is near.
+
+    >>> did_you_mean("gipgo", ["grpo", "gigpo"])
+    " Did you mean 'gigpo'?"
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
+    if near:
+        return " Did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
+    return f" Known: {', '.join(names)}." if names else ""

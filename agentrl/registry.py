@@ -1,0 +1,158 @@
+"""One registry for every kind of plug-in.
+
+    @register("credit", "my_credit")
+    @dataclass(frozen=True)
+    class MyCredit: ...
+
+A plug-in arrives in one of three ways: decorated by ``register`` in a module named under the entry-point group
+``agentrl.plugins`` (agentrl's own arrive so too), decorated in any module the user imports, or named as
+``module:attribute`` in a run file. A broken third-party plug-in is reported by a warning, not raised.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import pydantic
+
+from agentrl.errors import ConfigError, MissingExtra, RegistryError, did_you_mean
+
+KINDS = (
+    "sampler",
+    "score",
+    "filter",
+    "reward",
+    "credit",
+    "token_weight",
+    "loss",
+    "regularizer",
+    "memory",
+    "agent",
+    "policy",
+    "tool",
+)
+OWN_PLUGINS = ("agentrl.algorithms", "agentrl.agents", "agentrl.policies", "agentrl.envs", "agentrl.tools")
+T = TypeVar("T")
+_table: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Decorator that files a class or function under (kind, name).
+
+    Raises RegistryError for an unknown kind and for a name that another object holds.
+    """
+    if kind not in _table:
+        raise RegistryError(f"no kind of plug-in is called '{kind}'.{did_you_mean(kind, KINDS)}")
+
+    def add(thing: T) -> T:
+        other = _table[kind].get(name)
+        if other is not None and _place(other) != _place(thing):
+            raise RegistryError(f"{kind} '{name}' is taken by {_place(other)}; give {_place(thing)} another name")
+        _table[kind][name] = thing
+        return thing
+
+    return add
+
+
+def _place(thing: Any) -> str:
+    return f"{getattr(thing, '__module__', '?')}:{getattr(thing, '__qualname__', thing)}"
+
+
+def import_all(package: str) -> None:
+    """Imports every module in a package's folder, so that a new file there is all that a new plug-in needs."""
+    module = importlib.import_module(package)
+    for found in pkgutil.iter_modules(module.__path__):
+        if not found.name.startswith("_"):
+            importlib.import_module(f"{package}.{found.name}")
+
+
+@functools.cache
+def load_plugins() -> None:
+    """Imports agentrl's own plug-ins and every installed third party's, once a process."""
+    for name in OWN_PLUGINS:
+        importlib.import_module(name)
+    for point in importlib.metadata.entry_points(group="agentrl.plugins"):
+        if point.value in OWN_PLUGINS:
+            continue
+        try:
+            point.load()
+        except Exception as error:
+            warnings.warn(
+                f"plug-in '{point.name}' ({point.value}) cannot be loaded and is left out: {error!r}", stacklevel=2
+            )
+
+
+def names(kind: str) -> list[str]:
+    """Every registered name of a kind, sorted."""
+    load_plugins()
+    return sorted(_table[kind])
+
+
+def get(kind: str, name: str) -> Any:
+    """The plug-in of that name, or what ``module:attribute`` names. Raises RegistryError with the nearest names."""
+    load_plugins()
+    if name not in _table[kind] and kind == "policy" and name.isidentifier():
+        _load_engine(name)
+    if name in _table[kind]:
+        return _table[kind][name]
+    module, colon, attribute = name.partition(":")
+    if colon:
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise RegistryError(f"{kind} '{name}' cannot be imported: {error}") from error
+    raise RegistryError(f"no {kind} is called '{name}'.{did_you_mean(name, _table[kind])}")
+
+
+def _load_engine(name: str) -> None:
+    """A policy's file imports its engine, so it is imported only when it is asked for by name."""
+    if importlib.util.find_spec(f"agentrl.policies.{name}") is None:
+        return
+    try:
+        importlib.import_module(f"agentrl.policies.{name}")
+    except ModuleNotFoundError as error:
+        extra = name if name != "transformers" else "train"
+        raise MissingExtra(extra, f"the policy '{name}'") from error
+
+
+def build(kind: str, spec: Mapping[str, Any] | str, where: str = "") -> Any:
+    """An instance of the plug-in that ``spec["name"]`` names, its other keys being the parameters.
+
+    Types, ranges and unknown keys are checked by pydantic from the dataclass's annotations. Raises ConfigError with the
+    dotted key, RegistryError for an unknown name.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if "name" not in spec:
+        raise ConfigError(f"{where or kind}: the table needs a key 'name'. Known: {', '.join(names(kind))}.")
+    cls = get(kind, str(spec["name"]))
+    parameters = {key: value for key, value in spec.items() if key != "name"}
+    return validate(cls, parameters, where or f"{kind}.{spec['name']}")
+
+
+def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
+    """``cls(**parameters)`` checked by its annotations. Raises ConfigError that names the key and what was wanted."""
+    known = [name for name, spec in getattr(cls, "__dataclass_fields__", {}).items() if spec.init]
+    for key in parameters:
+        if key not in known:
+            raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
+    try:
+        return pydantic.TypeAdapter(cls).validate_python(dict(parameters))
+    except pydantic.ValidationError as error:
+        raise ConfigError(first_problem(error, where)) from error
+
+
+def first_problem(error: pydantic.ValidationError, where: str) -> str:
+    """The first problem of a validation error as one line: key, wanted, came."""
+    problem = error.errors(include_url=False)[0]
+    key = ".".join([where, *(str(part) for part in problem["loc"])]).strip(".")
+    if problem["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing: it has no default"
+    return f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}; got {problem.get('input')!r}"

@@ -1,0 +1,1 @@
+"""Run files that ship with agentrl: ``importlib.resources.files("agentrl.configs")``."""
