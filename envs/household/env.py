@@ -1,0 +1,224 @@
+"""The household game as an environment: Gymnasium's API around ``World``.
+
+    env = agentrl.env.make("agentrl/Household-v0", difficulty="tiny")
+    text, info = env.reset(seed=0)
+    text, reward, terminated, truncated, info = env.step(info["admissible_actions"][0])
+
+Houses are generated (``difficulty``), or are real ALFWorld games (``games``: a folder as ``alfworld-download`` leaves
+it, or a file of rows). The reward is 1 on the turn that reaches the goal and 0 otherwise; how many turns an episode may
+last is the run file's ``max_turns``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from agentrl.env import SPLITS, TextEnv
+from agentrl.envs.household import games as game_files
+from agentrl.envs.household.games import GameFile
+from agentrl.envs.household.house import TASK_TYPES, Dialect, House
+from agentrl.envs.household.world import Snapshot, World
+from agentrl.errors import ConfigError, GameError, did_you_mean
+from agentrl.types import Task
+
+if TYPE_CHECKING:
+    from agentrl.envs.household.oracle import Expert
+
+
+class HouseholdEnv(TextEnv):
+    """Rooms with receptacles and items, and one of ALFWorld's six kinds of goal.
+
+    ``difficulty`` names a level of ``generate``; ``split`` is where ``reset`` without a task draws from; ``games``
+    replaces the generated houses; ``dialect`` is "move" (alfworld 0.4) or "put" (older data), where the default leaves
+    a real game the dialect of its own grammar; ``task_types`` keeps some of the six types; ``seed`` seeds the first
+    ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
+
+    Keys of ``info``: success and won (bool), score (1.0 or 0.0), admissible_actions (sorted list), goal (the sentence),
+    inventory (text), held (an item's name or "nothing"), places (the receptacles, as the introduction lists them), task_type, task_id, is_action_valid (bool).
+    """
+
+    def __init__(
+        self,
+        difficulty: str = "tiny",
+        split: str = "train",
+        games: str | os.PathLike[str] | None = None,
+        dialect: Dialect = "move",
+        task_types: Sequence[str] | None = None,
+        seed: int | None = 0,
+        reward_scale: float = 1.0,
+    ) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f"wanted a split among {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
+        if dialect not in get_args(Dialect):
+            raise ConfigError(f"wanted a dialect among {', '.join(get_args(Dialect))}; got '{dialect}'")
+        if isinstance(task_types, str):
+            raise ConfigError(f"wanted a list of task types; got the text '{task_types}'; write [\"{task_types}\"]")
+        for name in task_types or ():
+            if name not in TASK_TYPES:
+                raise ConfigError(f"wanted task types of ALFWorld; got '{name}'.{did_you_mean(str(name), TASK_TYPES)}")
+        self.difficulty = difficulty
+        self.split = split
+        self.dialect: Dialect = dialect
+        self.task_types = tuple(task_types) if task_types else None
+        self.reward_scale = reward_scale
+        self.task: Task | None = None
+        self._games = None if games is None else _of_types(game_files.find(games), self.task_types)
+        self._first_seed = seed
+        self._world: World | None = None
+        self._splits: dict[str, Sequence[Task]] = {}
+        if games is None:
+            self.tasks(split)  # an unknown difficulty is an error here, not in the middle of a run
+        elif not self._games:
+            raise GameError(f"wanted games of the types {self.task_types}; '{games}' has none; give other task_types")
+
+    # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def tasks(self, split: str) -> Sequence[Task]:
+        """Generated tasks, or one task a game. Games whose split is unknown belong to every split."""
+        if split not in SPLITS:
+            raise GameError(f"no split '{split}'.{did_you_mean(split, SPLITS)}")
+        if split not in self._splits:
+            if self._games is None:
+                from agentrl.envs.household import generate
+
+                self._splits[split] = generate.tasks(self.difficulty, split, task_types=self.task_types)
+            else:
+                self._splits[split] = [_task(game, split) for game in self._games if game.split in ("", split)]
+        return self._splits[split]
+
+    def find_task(self, task_id: str) -> Task:
+        """The task of that id in any split."""
+        if self._games is None:
+            from agentrl.envs.household import generate
+
+            return generate.task_by_id(task_id)
+        for split in (self.split, *SPLITS):
+            for task in self.tasks(split):
+                if task.id == task_id:
+                    return task
+        raise GameError(f"no game '{task_id}'.{did_you_mean(task_id, [game.id for game in self._games][:2000])}")
+
+    # ── Gymnasium ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Starts ``options["task"]`` (a Task or its id), ``options["game"]`` (whatever ``games.load`` takes), or a task
+        drawn from the split. Raises GameError for a game that cannot be read and an id that no split knows.
+        """
+        if seed is None:
+            seed, self._first_seed = self._first_seed, None
+        super().reset(seed=seed)
+        game = (options or {}).get("game")
+        if game is not None:
+            house = game_files.load(game, dialect=_asked(self.dialect))
+            self.task = Task(id=_game_id(house), type=house.goal.type, split=self.split)
+        else:
+            if not (options or {}).get("task") and not len(self.tasks(self.split)):
+                raise GameError(f"the games have no task in the split '{self.split}'; give another split")
+            self.task = self.choose_task(options)
+            house = self._house(self.task)
+        self._world = World(house)
+        return self._world.reset(), self._info()
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """One turn. An inadmissible action changes nothing and says so. Raises GameError before the first ``reset``."""
+        world = self.world
+        text = world.step(action)
+        won = world.won
+        return text, self.reward_scale if won else 0.0, won, False, self._info()
+
+    # ── hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def world(self) -> World:
+        """The game being played. Raises GameError before the first ``reset``."""
+        if self._world is None:
+            raise GameError("no game is being played; call reset first")
+        return self._world
+
+    @property
+    def admissible_actions(self) -> list[str]:
+        """The actions that do something now, sorted."""
+        return self.world.admissible()
+
+    def state_key(self) -> str:
+        """The exact state: equal within a task if and only if the states are the same."""
+        return self.world.state_key()
+
+    def snapshot(self) -> tuple[Task | None, House, Snapshot]:
+        """The game and its state, for ``restore`` of this or another environment. Picklable."""
+        world = self.world
+        return self.task, world.house, world.snapshot()
+
+    def restore(self, snapshot: tuple[Task | None, House, Snapshot]) -> None:
+        """Goes back to a snapshot, also one of another task."""
+        self.task, house, state = snapshot
+        if self._world is None or self._world.house is not house:
+            self._world = World(house)
+        self._world.restore(state)
+
+    def expert(self, noise: float = 0.0, seed: int = 0, order: Literal["prior", "random"] = "prior") -> Expert:
+        """A searching player that reads only what an agent reads; ``act(observation, admissible, goal)``."""
+        from agentrl.envs.household.oracle import Expert
+
+        return Expert(noise=noise, seed=seed, order=order)
+
+    def vocabulary(self) -> Iterator[str]:
+        """Texts that hold every word of this environment."""
+        from agentrl.envs.household import vocabulary
+
+        return vocabulary.texts()
+
+    def oracle(self) -> list[str]:
+        """Commands that reach the goal from here, by one who knows where everything is."""
+        from agentrl.envs.household import oracle
+
+        return oracle.plan(self.world)
+
+    # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _house(self, task: Task) -> House:
+        source = task.options.get("game") if isinstance(task.options, Mapping) else None
+        if source is not None:
+            return game_files.load(source, dialect=_asked(self.dialect))
+        from agentrl.envs.household import generate
+
+        house = generate.house(task)
+        return house if house.dialect == self.dialect else replace(house, dialect=self.dialect)
+
+    def _info(self) -> dict[str, Any]:
+        world, task = self.world, self.task
+        won = world.won
+        return {
+            "success": won,
+            "won": won,
+            "score": 1.0 if won else 0.0,
+            "admissible_actions": world.admissible(),
+            "goal": world.house.goal.text,
+            "inventory": world.inventory(),
+            "held": world.held or "nothing",
+            "places": world.places_text,
+            "task_type": world.house.goal.type,
+            "task_id": task.id if task else "",
+            "is_action_valid": world.valid,
+        }
+
+
+def _asked(dialect: Dialect) -> Dialect | None:
+    """What to ask of ``games.load``: the default leaves a game its own grammar's dialect."""
+    return None if dialect == "move" else dialect
+
+
+def _of_types(found: Sequence[GameFile], task_types: Sequence[str] | None) -> list[GameFile]:
+    return [game for game in found if task_types is None or game.type in task_types]
+
+
+def _task(game: GameFile, split: str) -> Task:
+    return Task(id=game.id, type=game.type, split=split, options={"game": game.source})
+
+
+def _game_id(house: House) -> str:
+    parts = [house.meta.get("task_dir", ""), house.meta.get("trial", "")]
+    return "/".join(part for part in parts if part) or house.meta.get("source", "game")
