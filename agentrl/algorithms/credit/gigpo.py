@@ -1,0 +1,74 @@
+"""GiGPO: trajectories against their group, and turns against the turns taken from the same state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from agentrl.algorithms.method import Method
+from agentrl.algorithms.normalize import normalize
+from agentrl.algorithms.table import TurnTable
+from agentrl.registry import register
+
+
+@register("credit", "gigpo")
+@dataclass(frozen=True)
+class GiGPO(Method):
+    """A = A_E + step_weight · A_S.
+
+    A_E = (S_it - mean_g) / (std_g + eps), S_it = R_i - penalty_it: trajectories within their group, as GRPO.
+    A_S = (D_it - mean_a) / (std_a + eps), D_it = Σ_{k ≥ t} gamma^(k - t) r_ik - penalty_it: turns within their anchor
+    group a, all visits of one state (``key``) by the trajectories of one group. A state visited once, or a turn without
+    a key, has A_S = 0. The penalty is subtracted after discounting and never reaches earlier turns.
+
+    Source: GiGPO (2505.10978) eqs. 3 to 8. Where paper and released code differ: the code takes the statistics of A_E
+    over all turns of the group (``unit = "turn"``, with ``singleton = "raw"`` for a group of one), the paper over
+    trajectories; the code's default is ``normalize = "mean"``, its ALFWorld script uses "mean_std"; the penalty is
+    taken from the code. Anchors there are raw observations (``key = "observation"``), which merges different states
+    that look alike. Left out: anchors by text similarity, which depend on the order of the rows.
+    """
+
+    stage = "credit"
+    reads = ("group", "trajectory", "turn", "reward", "penalty", "{key}")
+    writes = ("advantage",)
+    formula = "A = (R - penalty - mean_g) / (std_g + eps) + step_weight (D - penalty - mean_a) / (std_a + eps)"
+    source = "GiGPO (arXiv 2505.10978) eqs. 3-8"
+    remedies: ClassVar[Mapping[str, str]] = {
+        "state": 'The environment has no state_key(): give it one, or use key = "observation".'
+    }
+
+    gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
+    step_weight: Annotated[float, Field(ge=0)] = 1.0
+    normalize: Literal["mean_std", "mean"] = "mean_std"
+    key: Literal["state", "observation"] = "state"
+    unit: Literal["trajectory", "turn"] = "trajectory"
+    eps: Annotated[float, Field(ge=0)] = 1e-6
+    ddof: Literal[0, 1] = 1
+    singleton: Literal["zero", "raw"] = "zero"
+
+    def __call__(self, table: TurnTable) -> np.ndarray:
+        """Advantages [K]."""
+        scale = "std" if self.normalize == "mean_std" else "none"
+        trajectory, penalty = table["trajectory"], table["penalty"]
+        score = table.sum_by_trajectory(table["reward"])[trajectory] - penalty  # [K]
+        unit = trajectory if self.unit == "trajectory" else None
+        statistics = partial(normalize, scale=scale, ddof=self.ddof, eps=self.eps)
+        episode = statistics(score, table["group"], trajectory=unit, singleton=self.singleton)
+        returns = table.returns_to_go(self.gamma) - penalty  # [K]
+        turn = statistics(returns, table.group_by("group", self.key))
+        return episode + self.step_weight * turn
+
+    def anchor_statistics(self, table: TurnTable) -> dict[str, float]:
+        """How much there is to compare: the mean size of anchor groups, and the share of turns alone in theirs."""
+        anchors = table.group_by("group", self.key)
+        sizes = np.bincount(anchors[anchors >= 0])
+        n_turns = int(sizes.sum())
+        return {
+            "credit/anchor_size_mean": n_turns / max(sizes.size, 1),
+            "credit/anchor_singleton_share": float((sizes == 1).sum()) / max(n_turns, 1),
+        }

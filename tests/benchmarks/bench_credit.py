@@ -1,0 +1,146 @@
+"""How long credit takes, at 6,400 turns (128 episodes of 50) and at 64,000.
+
+    python tests/benchmarks/bench_credit.py
+
+``rows()`` gives one dictionary a measurement: ``name``, ``value`` and ``unit``, ``against`` (what it is compared with,
+in the same unit), ``ratio = value / against`` and ``bound_ratio``, the largest ratio that is acceptable. Times are the
+best of several runs. The comparison is with the way released code computes returns: one search through all rows for
+every row, quadratic in the number of turns; at 64,000 rows it is timed on a part of them and scaled up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from agentrl.algorithms.credit import GRPO, GiGPO
+from agentrl.algorithms.table import TurnTable
+from agentrl.types import Task, Trajectory, Turn
+
+GAMMA = 0.95
+N_TURNS = 50
+GROUP_SIZE = 8
+
+
+def columns(n_rows: int) -> dict[str, Any]:
+    """Episodes of 50 turns in groups of 8, 10 for a success, twelve different states a task."""
+    rng = np.random.default_rng(0)
+    trajectory, turn = np.divmod(np.arange(n_rows), N_TURNS)
+    group = trajectory // GROUP_SIZE
+    reward = np.where((turn == N_TURNS - 1) & (trajectory % 3 == 0), 10.0, 0.0)
+    state = [f"task {g} room {s}" for g, s in zip(group, rng.integers(0, 12, n_rows), strict=True)]
+    return {
+        "group": [f"task-{g}" for g in group],
+        "trajectory": [f"iteration=0/task={g}/member={i}" for g, i in zip(group, trajectory, strict=True)],
+        "turn": turn,
+        "reward": reward,
+        "state": state,
+    }
+
+
+def trajectories(n_rows: int) -> list[Trajectory]:
+    """The same episodes as records."""
+    data, result = columns(n_rows), []
+    for start in range(0, n_rows, N_TURNS):
+        turns = [
+            Turn(observation=data["state"][row], state_key=data["state"][row], reward=float(data["reward"][row]))
+            for row in range(start, start + N_TURNS)
+        ]
+        group = data["group"][start]
+        result.append(
+            Trajectory(id=data["trajectory"][start], env="bench", task=Task(id=group), group=group, turns=turns)
+        )
+    return result
+
+
+def quadratic_returns(trajectory: np.ndarray, reward: np.ndarray) -> np.ndarray:
+    """Returns to go with a search through all rows for each row."""
+    return spread(trajectory, returns_of_each(trajectory, reward), len(reward))
+
+
+def returns_of_each(trajectory: np.ndarray, reward: np.ndarray) -> dict[str, np.ndarray]:
+    """The returns of each trajectory: one search through all rows for each trajectory."""
+    by_trajectory = {}
+    for each in np.unique(trajectory):
+        rewards = reward[np.where(trajectory == each)[0]]
+        returns, running = np.zeros_like(rewards), 0.0
+        for t in reversed(range(len(rewards))):
+            running = rewards[t] + GAMMA * running
+            returns[t] = running
+        by_trajectory[each] = returns
+    return by_trajectory
+
+
+def spread(trajectory: np.ndarray, by_trajectory: dict[str, np.ndarray], n_rows: int) -> np.ndarray:
+    """Back to the first ``n_rows`` rows: one search through all rows for each of them."""
+    result = np.zeros(len(trajectory))
+    for row, each in enumerate(trajectory[:n_rows]):
+        members = np.where(trajectory == each)[0]
+        result[row] = by_trajectory[each][np.where(members == row)[0]][0]
+    return result
+
+
+def seconds(function: Callable[[], object], repeats: int) -> float:
+    """The best of several runs."""
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def quadratic_seconds(n_rows: int, share: int) -> float:
+    """Time of the quadratic reference, its loop over rows timed on one ``share``-th of them and scaled up."""
+    data = columns(n_rows)
+    ids = np.array(data["trajectory"], dtype=object)
+    by_trajectory = returns_of_each(ids, data["reward"])
+    once = seconds(lambda: returns_of_each(ids, data["reward"]), 1)
+    return once + share * seconds(lambda: spread(ids, by_trajectory, n_rows // share), 3)
+
+
+def row(name: str, value: float, against: float, bound_ratio: float) -> dict[str, Any]:
+    ratio = value / against
+    return {
+        "name": name,
+        "value": value,
+        "unit": "s",
+        "against": against,
+        "ratio": ratio,
+        "bound_ratio": bound_ratio,
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    """The measurements. ``linear`` compares ten times the rows with ten times the time: quadratic would be 10."""
+    small, large = TurnTable(**columns(6_400)), TurnTable(**columns(64_000))
+    small_records, large_records = trajectories(6_400), trajectories(64_000)
+    timed: dict[str, Callable[[Any], object]] = {
+        "returns_to_go": lambda table: table.returns_to_go(GAMMA),
+        "grpo": GRPO(),
+        "gigpo": GiGPO(gamma=GAMMA),
+    }
+    slow_small, slow_large = quadratic_seconds(6_400, share=8), quadratic_seconds(64_000, share=640)
+    result = []
+    for name, function in timed.items():
+        at_small = seconds(lambda call=function: call(small), 7)
+        at_large = seconds(lambda call=function: call(large), 5)
+        if name != "grpo":
+            result.append(row(f"credit/{name}/6400 against quadratic returns", at_small, slow_small, 0.05))
+            result.append(row(f"credit/{name}/64000 against quadratic returns", at_large, slow_large, 0.01))
+        result.append(row(f"credit/{name}/linear: 64000 against 10 x 6400", at_large, 10 * at_small, 3.0))
+    build_small = seconds(lambda: TurnTable.from_trajectories(small_records), 3)
+    build_large = seconds(lambda: TurnTable.from_trajectories(large_records), 3)
+    result.append(row("credit/table/linear: 64000 against 10 x 6400", build_large, 10 * build_small, 3.0))
+    return result
+
+
+if __name__ == "__main__":
+    for each in rows():
+        print(
+            f"{each['name']:<52} {each['value'] * 1e3:9.2f} ms   against {each['against'] * 1e3:10.2f} ms   "
+            f"ratio {each['ratio']:.5f} (bound {each['bound_ratio']})"
+        )
