@@ -1,0 +1,1 @@
+"""agentrl: train language-model agents in multi-turn environments, with credit assigned to turns."""

@@ -2,15 +2,17 @@
 
     class Door(TextEnv):
         def tasks(self, split):
-            return [Task(id=f"door-{i}", seed=i, split=split) for i in range(10)]
+            first = 100 * SPLITS.index(split)
+            return [Task(id=f"door-{i}", seed=i, split=split) for i in range(first, first + 10)]
 
         def reset(self, *, seed=None, options=None):
             super().reset(seed=seed)
             self.task = self.choose_task(options)
-            return "You see a door.", {}
+            return f"You see a door with the number {self.task.seed}.", {}
 
         def step(self, action):
-            return "It opens.", 1.0, True, False, {"success": True}
+            won = action == f"open {self.task.seed}"
+            return "It opens." if won else "Nothing happens.", float(won), won, False, {"success": won}
 
     gymnasium.register(id="my/Door-v0", entry_point="my_package:Door")
 
@@ -68,9 +70,7 @@ class TextEnv(gymnasium.Env[str, str]):
         """The tasks of a split, in a fixed order, with distinct ids. May be lazy; ``len`` must be cheap."""
         raise NotImplementedError(f"{type(self).__name__} must say which tasks it has: write tasks(split)")
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[str, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Seeds ``np_random``; subclasses return the first observation and info."""
         super().reset(seed=seed)
         return "", {}
@@ -124,7 +124,9 @@ def make(env_id: str, **options: Any) -> gymnasium.Env[str, str]:
 
 def registered() -> list[str]:
     """Ids of text environments: every id with a namespace (Gymnasium's own have none), sorted."""
-    return sorted(name for name, spec in gymnasium.registry.items() if spec.namespace not in (None, "phys2d", "tabular"))
+    return sorted(
+        name for name, spec in gymnasium.registry.items() if spec.namespace not in (None, "phys2d", "tabular")
+    )
 
 
 def hook(env: gymnasium.Env[Any, Any], name: str) -> Any | None:

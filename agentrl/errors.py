@@ -71,11 +71,12 @@ class PolicyFault(Fault):
 def did_you_mean(wanted: str, known: Iterable[str]) -> str:
     """A tail for an error message: the nearest known names, or all of them where none is near.
 
-    >>> did_you_mean("gipgo", ["grpo", "gigpo"])
+    >>> did_you_mean("gipgo", ["gigpo", "rloo"])
     " Did you mean 'gigpo'?"
     """
     names = sorted(set(known))
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
     if near:
         return " Did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
-    return f" Known: {', '.join(names)}." if names else ""
+    shown = names if len(names) <= 20 else [*names[:20], f"… ({len(names)} in all)"]
+    return f" Known: {', '.join(shown)}." if names else ""

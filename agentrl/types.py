@@ -119,7 +119,8 @@ class Turn:
     """One decision of the agent and the environment's reply.
 
     ``observation`` and ``state_key`` are what the agent saw *before* acting; equal keys mean the same decision point.
-    ``penalty`` is what a bad action costs; credit subtracts it after discounting, so it never reaches earlier turns.
+    ``penalty`` is what reward methods charge for a turn (a bad action); credit subtracts it after discounting, so it never
+    reaches earlier turns.
     """
 
     observation: str

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 
 # Before torch is imported anywhere: its thread pool reads these once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,6 +21,14 @@ hypothesis.settings.register_profile(
     "agentrl", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], database=None
 )
 hypothesis.settings.load_profile("agentrl")
+
+
+@pytest.fixture(autouse=True)
+def _denormal_numbers() -> Iterator[None]:
+    """Training flushes denormal numbers to zero for the whole process; the tests after it get them back."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_flush_denormal(False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -37,7 +37,8 @@ class HouseholdEnv(TextEnv):
     ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
 
     Keys of ``info``: success and won (bool), score (1.0 or 0.0), admissible_actions (sorted list), goal (the sentence),
-    inventory (text), held (an item's name or "nothing"), places (the receptacles, as the introduction lists them), task_type, task_id, is_action_valid (bool).
+    inventory (text), held (an item's name or "nothing"), places (the receptacles, in the introduction's order), task_type,
+    task_id, is_action_valid (bool).
     """
 
     def __init__(

@@ -5,7 +5,8 @@ Both ways to a game end here: ``games.load`` reads a real ALFWorld problem, ``ge
 
 >>> fridge = Receptacle(name="fridge 1", kind="Fridge", location=1, openable=True)
 >>> apple = Item(name="apple 1", kind="Apple", location=1, within=(0,), pickupable=True, coolable=True)
->>> goal = Goal(type="pick_cool_then_place_in_recep", item="Apple", receptacle="Fridge", text="cool some apple and put it in fridge.")
+>>> text = "cool some apple and put it in fridge."
+>>> goal = Goal(type="pick_cool_then_place_in_recep", item="Apple", receptacle="Fridge", text=text)
 >>> house = House(receptacles=(fridge,), items=(apple,), can_contain=frozenset({("Fridge", "Apple")}), start=0, goal=goal)
 
 Kinds are ALFWorld's class names without the suffix ``Type`` (``SinkBasin``, ``ButterKnife``); names are what the engine

@@ -248,6 +248,7 @@ class Expert:
         if seed is not None:
             self._random = stream(seed, "household", "expert").random
         self.held = ""
+        self.strayed = False  # whether the last command was noise
         self._seen: set[str] = set()  # receptacles that it has looked into
         self._contents: dict[str, list[str]] = {}  # receptacle -> items known to be in it
         self._origin: dict[str, str] = {}  # item -> receptacle it was taken from
@@ -267,7 +268,8 @@ class Expert:
                 self._know(command[6:])
             elif command.startswith(("open ", "close ")):
                 self._know(command.partition(" ")[2])
-        if self._random() >= self.noise:
+        self.strayed = self._random() < self.noise
+        if not self.strayed:
             for _ in range(len(self._luck) + 8):  # each failed attempt corrects the notes
                 command = self._decide(wanted, allowed)
                 if command in allowed:

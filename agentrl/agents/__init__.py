@@ -1,0 +1,21 @@
+"""Agents: how an observation becomes calls, and calls an action."""
+
+from agentrl.agents.base import Agent, Decision, Episode, Session, View
+from agentrl.agents.chat import ChatAgent
+from agentrl.agents.memory import Append, Window
+from agentrl.agents.plain import DemonstratorAgent, ExpertAgent, OracleAgent, RandomAgent
+
+__all__ = [
+    "Agent",
+    "Append",
+    "ChatAgent",
+    "Decision",
+    "DemonstratorAgent",
+    "Episode",
+    "ExpertAgent",
+    "OracleAgent",
+    "RandomAgent",
+    "Session",
+    "View",
+    "Window",
+]

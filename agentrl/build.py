@@ -1,0 +1,188 @@
+"""From a run file to parts that run: environment, model, agent, policy, methods. Everything that can be wrong with a run file is
+found here, before a run folder exists."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentrl import registry
+from agentrl.agents import ChatAgent, View
+from agentrl.agents.chat import DEFAULT_PROMPT
+from agentrl.algorithms.method import check_columns, columns
+from agentrl.chat import ActionFormat, Renderer, build_tokenizer
+from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
+from agentrl.env import SPLITS, hook, make
+from agentrl.errors import ConfigError, MissingExtra, did_you_mean
+from agentrl.rollout import EnvPool, Limits, Rollouts
+from agentrl.types import Sampling, Task
+
+
+@dataclass(slots=True)
+class Models:
+    """A model, its tokenizer, its renderer, and where it came from."""
+
+    model: Any
+    tokenizer: Any
+    renderer: Renderer
+
+
+@dataclass(slots=True)
+class Methods:
+    """An algorithm: the methods of every stage."""
+
+    sampler: Any
+    scores: Sequence[Any]
+    filters: Sequence[Any]
+    rewards: Sequence[Any]
+    credit: Sequence[Any]
+    token_weights: Sequence[Any]
+    loss: Any
+    regularizers: Sequence[Any]
+
+    def needs(self, column: str) -> bool:
+        """Whether any method reads a column."""
+        methods = (*self.rewards, *self.credit, *self.token_weights, self.loss, *self.regularizers)
+        return any(column in columns(method) for method in methods)
+
+
+def env_pool(table: EnvTable, **changes: Any) -> EnvPool:
+    """A pool of the environments of a run file; ``changes`` override options. The first one is made at once, so a wrong id or
+    option is an error here."""
+    options = {**table.options, **changes}
+    pool = EnvPool(lambda: make(table.id, **options))
+    pool.put(pool.take())
+    return pool
+
+
+def tasks_of(pool: EnvPool, split: str) -> Sequence[Task]:
+    """The tasks of a split. Raises ConfigError for a split that is unknown or empty."""
+    if split not in SPLITS:
+        raise ConfigError(f"no split is called '{split}'.{did_you_mean(split, SPLITS)}")
+    env = pool.take()
+    tasks = hook(env, "tasks")
+    if tasks is None:
+        raise ConfigError(f"{type(env.unwrapped).__name__} has no tasks(split); subclass agentrl.env.TextEnv")
+    found = tasks(split)
+    pool.put(env)
+    if not len(found):
+        raise ConfigError(f"the environment has no tasks in the split '{split}'")
+    return found
+
+
+def first_view(pool: EnvPool, task: Task) -> tuple[View, bool]:
+    """What an agent sees first on a task, and whether the environment gives state keys."""
+    env = pool.take()
+    observation, info = env.reset(seed=task.seed, options={"task": task})
+    keys = hook(env, "state_key") is not None
+    pool.put(env)
+    return View(observation, info, 0), keys
+
+
+def chat_agent(table: AgentTable, renderer: Renderer, view: View) -> ChatAgent:
+    """The run file's chat agent, its template checked against what the environment shows."""
+    agent = ChatAgent(
+        renderer=renderer,
+        memory=registry.build("memory", table.memory, "agent.memory"),
+        format=ActionFormat(table.action_tags, table.think_tags),
+        prompt=DEFAULT_PROMPT if table.prompt is None else table.prompt,
+        system=table.system,
+        context=table.context,
+    )
+    agent.check(view.fields())
+    return agent
+
+
+def methods(table: AlgorithmTable, *, state_keys: bool) -> Methods:
+    """The methods of an algorithm table, with every column's producer checked."""
+    credit = table.credit if isinstance(table.credit, list) else [table.credit]
+    found = Methods(
+        sampler=registry.build("sampler", table.sampler, "algorithm.sampler"),
+        scores=_all("score", table.scores, "algorithm.scores"),
+        filters=_all("filter", table.filters, "algorithm.filters"),
+        rewards=_all("reward", table.rewards, "algorithm.rewards"),
+        credit=_all("credit", credit, "algorithm.credit"),
+        token_weights=_all("token_weight", table.token_weights, "algorithm.token_weights"),
+        loss=registry.build("loss", table.loss, "algorithm.loss"),
+        regularizers=_all("regularizer", table.regularizers, "algorithm.regularizers"),
+    )
+    order = [*found.rewards, *found.credit, *found.token_weights, found.loss, *found.regularizers]
+    check_columns(order, {"state"} if state_keys else set())
+    return found
+
+
+def _all(kind: str, specs: Sequence[dict[str, Any]], where: str) -> list[Any]:
+    return [registry.build(kind, spec, f"{where}[{number}]") for number, spec in enumerate(specs)]
+
+
+def tokenizer(config: RunConfig, pool: EnvPool) -> tuple[Any, Renderer]:
+    """The tokenizer of a run file: a checkpoint's, or one made from the environment's vocabulary and the prompt's own words.
+
+    Raises MissingExtra without transformers, CheckpointError for a checkpoint that cannot be read, ConfigError for the rest.
+    """
+    if config.model.path is not None:
+        found = _checkpoints().load_tokenizer(config.model.path)
+    elif config.model.config is not None:
+        env = pool.take()
+        vocabulary = hook(env, "vocabulary")
+        pool.put(env)
+        if vocabulary is None:
+            raise ConfigError("model.config needs an environment with vocabulary(); give model.path instead")
+        prompts = [config.agent.prompt or DEFAULT_PROMPT, config.agent.system]
+        prompts += [str(value) for key, value in config.agent.memory.items() if key != "name"]
+        found = build_tokenizer([*vocabulary(), *prompts])
+    else:
+        raise ConfigError("model: give a path (a checkpoint folder or a Hugging Face name) or a config to build one")
+    return found, Renderer(found)
+
+
+def models(config: RunConfig, pool: EnvPool, tokenizer_path: str | None = None) -> Models:
+    """The model of a run file with its tokenizer (``tokenizer_path``: another one, that demonstrations were written with)."""
+    checkpoint = _checkpoints()
+    if tokenizer_path is None:
+        made, renderer = tokenizer(config, pool)
+    else:
+        made = checkpoint.load_tokenizer(tokenizer_path)
+        renderer = Renderer(made)
+    if config.model.path is not None:
+        model = checkpoint.load_model(config.model.path, config.model.dtype)
+    else:
+        model = checkpoint.build_model(dict(config.model.config or {}), made, config.run.seed)
+    return Models(model.to(device(config)), made, renderer)
+
+
+def _checkpoints() -> Any:
+    try:
+        from agentrl.learning import checkpoint
+    except ImportError as error:
+        raise MissingExtra("train", "a model") from error
+    return checkpoint
+
+
+def device(config: RunConfig) -> str:
+    """ "cpu" or "cuda"; also sets torch's threads. Raises ConfigError where CUDA is asked for and absent."""
+    import agentrl.policies.transformers as engine
+
+    return engine.prepare_device(config.resources.device, config.resources.threads or len(os.sched_getaffinity(0)))
+
+
+def rollouts(config: RunConfig, pool: EnvPool, agent: Any, policy: Any, *, max_turns: int | None = None) -> Rollouts:
+    """Rollouts as a run file wants them."""
+    return Rollouts(
+        pool=pool,
+        agent=agent,
+        policy=policy,
+        limits=Limits(max_turns=max_turns or config.env.max_turns),
+        sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
+        root_seed=config.run.seed,
+        attempts=config.rollout.attempts,
+        max_live=config.rollout.max_live,
+    )
+
+
+def policy(config: RunConfig, model: Any) -> Any:
+    """The policy that samples from the learner's model."""
+    cls = registry.get("policy", config.rollout.policy)
+    return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size)

@@ -1,0 +1,7 @@
+"""Messages ⇄ token ids. The only place that tokenises: everything else carries ids."""
+
+from agentrl.chat.parser import ActionFormat, Parsed
+from agentrl.chat.renderer import Renderer
+from agentrl.chat.wordlevel import build_tokenizer
+
+__all__ = ["ActionFormat", "Parsed", "Renderer", "build_tokenizer"]

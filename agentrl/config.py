@@ -1,0 +1,275 @@
+"""The models of a run file: strict, with the defaults that a newcomer would choose.
+
+    config = load("configs/quickstart.toml", ["run.seed=1", "algorithm.credit.gamma=0.9"])
+
+Every key is known or refused (with the nearest known one); methods are tables with a ``name`` whose other keys are checked
+by the method itself. Nothing is read from anywhere else.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agentrl.errors import ConfigError, did_you_mean
+from agentrl.registry import first_problem
+
+Spec = dict[str, Any]  # {"name": …, parameters}
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Table(BaseModel):
+    """A table of a run file. Unknown keys are refused; nothing is coerced from text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class EnvTable(Table):
+    """Which tasks are played. ``max_turns`` bounds an episode (absent: the task's own, else 50)."""
+
+    id: str
+    options: Spec = {}
+    split: str = "train"
+    max_turns: Positive | None = None
+
+
+class ModelTable(Table):
+    """``path``: a checkpoint folder or a Hugging Face name that is at hand. ``config``: build a model with random weights
+    (transformers' ``model_type`` and its keys); the tokenizer is then made from the environment's vocabulary."""
+
+    path: str | None = None
+    config: Spec | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class AgentTable(Table):
+    """How observations become prompts. ``context`` bounds prompt + completion in tokens."""
+
+    memory: Spec = {"name": "window", "turns": 4}
+    prompt: str | None = None
+    system: str = ""
+    action_tags: bool = True
+    think_tags: bool = False
+    context: Positive | None = None
+
+
+class RolloutTable(Table):
+    """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time, ``attempts`` the tries of an
+    episode that the machinery fails."""
+
+    policy: str = "transformers"
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_tokens: Positive = 64
+    batch_size: Positive = 256
+    max_live: Positive = 1024
+    attempts: Positive = 3
+
+
+class AlgorithmTable(Table):
+    """One method a stage. ``updates_per_iteration`` splits an iteration's samples; ``epochs`` goes over them again."""
+
+    sampler: Spec = {"name": "uniform"}
+    scores: list[Spec] = []
+    filters: list[Spec] = []
+    rewards: list[Spec] = [{"name": "invalid_action"}]
+    credit: Spec | list[Spec] = {"name": "gigpo"}
+    token_weights: list[Spec] = []
+    loss: Spec = {"name": "ppo_clip"}
+    regularizers: list[Spec] = []
+    updates_per_iteration: Positive = 1
+    epochs: Positive = 1
+    refill_rounds: Annotated[int, Field(ge=0)] = 2
+    old_logprobs: Literal["sampler", "learner"] = "learner"
+
+
+class OptimizerTable(Table):
+    """AdamW. ``warmup`` counts updates. ``token_budget`` bounds a micro-batch, padding included: it changes memory and
+    speed, never the gradient."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-6
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    warmup: Annotated[int, Field(ge=0)] = 0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    floor: Fraction = 0.0
+    token_budget: Positive = 16384
+
+
+class EvaluationTable(Table):
+    """A fixed panel: the first ``episodes`` tasks of ``split``. ``every`` counts iterations (0: only before and after).
+    ``games`` is a folder of real games, evaluated before and after (ALFWorld's layout)."""
+
+    split: str = "valid_seen"
+    episodes: Annotated[int, Field(ge=0)] = 200
+    every: Annotated[int, Field(ge=0)] = 0
+    temperature: Annotated[float, Field(ge=0)] = 1.0
+    greedy: bool = True
+    games: str | None = None
+    max_turns: Positive | None = None
+    games_max_turns: Positive = 50
+
+
+class CheckpointTable(Table):
+    """``every`` counts iterations; ``keep`` is how many of the latest stay (0: all)."""
+
+    every: Positive = 10
+    keep: Annotated[int, Field(ge=0)] = 2
+
+
+class ResourcesTable(Table):
+    """``threads``: torch's threads on the CPU (absent: the cores this process may use)."""
+
+    backend: Literal["local"] = "local"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive | None = None
+
+
+class RunTable(Table):
+    """``name`` names the folder under ``runs/``: letters, digits and some signs, no path."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w .,+=@-]*$")] = "run"
+    seed: Annotated[int, Field(ge=0)] = 0
+    iterations: Annotated[int, Field(ge=0)] = 100
+
+
+class DemosTable(Table):
+    """How demonstrations are made: ``agent`` plays ``episodes`` tasks of the split from the ``first`` on; only episodes that
+    succeed are kept where ``only_success``; turns that were noise are learnt from where ``imitate_noise``."""
+
+    agent: Spec = {"name": "expert"}
+    episodes: Positive = 1000
+    first: Annotated[int, Field(ge=0)] = 0
+    only_success: bool = False
+    imitate_noise: bool = False
+
+
+class SftTable(Table):
+    """Supervised learning. ``balance``: draw samples by 1/√(count of the action's first word) ("verb") or evenly ("none")."""
+
+    updates: Positive = 1000
+    batch_size: Positive = 128
+    balance: Literal["verb", "none"] = "verb"
+
+
+class RunConfig(Table):
+    """A whole run file."""
+
+    env: EnvTable
+    model: ModelTable = ModelTable()
+    agent: AgentTable = AgentTable()
+    rollout: RolloutTable = RolloutTable()
+    algorithm: AlgorithmTable = AlgorithmTable()
+    optimizer: OptimizerTable = OptimizerTable()
+    evaluation: EvaluationTable = EvaluationTable()
+    checkpoint: CheckpointTable = CheckpointTable()
+    resources: ResourcesTable = ResourcesTable()
+    run: RunTable = RunTable()
+    demos: DemosTable = DemosTable()
+    sft: SftTable = SftTable()
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run file at ``path`` with ``dotted.key=value`` overrides. Raises ConfigError with the key at fault."""
+    try:
+        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        _override(data, override)
+    config = parse(data)
+    wanted = config.model.path
+    if wanted and not Path(wanted).exists() and (Path(path).parent / wanted / "config.json").is_file():
+        # a path is relative to the working folder, else to the run file
+        beside = config.model.model_copy(update={"path": str(Path(path).parent / wanted)})
+        config = config.model_copy(update={"model": beside})
+    return config
+
+
+def find(name: str) -> Path:
+    """A run file by path, or one that ships with agentrl by its name (``quickstart``)."""
+    shipped = Path(__file__).parent / "configs" / f"{name.removesuffix('.toml').removeprefix('configs/')}.toml"
+    return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
+
+
+def parse(data: Mapping[str, Any]) -> RunConfig:
+    """A checked configuration. Raises ConfigError: unknown key (with the nearest known), wrong type, value out of range,
+    impossible combination."""
+    _check_keys(RunConfig, data, "")
+    try:
+        config = RunConfig.model_validate(_floats(RunConfig, data))
+    except ValidationError as error:
+        raise ConfigError(first_problem(error, "")) from error
+    _check_combinations(config)
+    return config
+
+
+def _check_combinations(config: RunConfig) -> None:
+    if config.rollout.top_p < 1:
+        raise ConfigError(
+            f"rollout.top_p = {config.rollout.top_p}: the log-probs of a truncated distribution are not those that are "
+            "trained; use 1.0 in training (evaluation may truncate)"
+        )
+    if config.model.path is not None and config.model.config is not None:
+        raise ConfigError("model.path and model.config are both given; give one: a checkpoint, or a model to build")
+
+
+def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where or 'the run file'} must be a table, got {data!r}")
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            raise ConfigError(f"unknown key '{(where + '.' + key).strip('.')}'.{did_you_mean(key, model.model_fields)}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Table):
+            _check_keys(field.annotation, value, f"{where}.{key}".strip("."))
+
+
+def _floats(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML's arrays as the tuples that strict models want."""
+    result: dict[str, Any] = {}
+    for key, value in data.items():
+        annotation = model.model_fields[key].annotation
+        if isinstance(annotation, type) and issubclass(annotation, Table):
+            result[key] = _floats(annotation, value)
+        elif isinstance(value, list) and getattr(annotation, "__origin__", None) is tuple and get_args(annotation):
+            result[key] = tuple(value)
+        else:
+            result[key] = value
+    return result
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    dotted, equals, text = override.partition("=")
+    *tables, key = dotted.strip().split(".")
+    if not equals or not all([*tables, key]):
+        raise ConfigError(f"'{override}' is not an override: write dotted.key=value, as in run.seed=1")
+    value = parse_value(text)
+    place = data
+    for table in tables:
+        place = place.setdefault(table, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"'{override}': {table} is a value, not a table")
+    place[key] = value
+
+
+def parse_value(text: str) -> Any:
+    """A value as TOML writes it; a bare word is a string, for a shell eats the quotes.
+
+    >>> parse_value("1e-6"), parse_value("easy"), parse_value("[1, 2]")
+    (1e-06, 'easy', [1, 2])
+    """
+    try:
+        found = tomllib.loads(f"value = {text}")
+    except tomllib.TOMLDecodeError:
+        return text
+    return found["value"] if len(found) == 1 else text

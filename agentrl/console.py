@@ -1,0 +1,196 @@
+"""What a person sees while agentrl works: live in a terminal, plain lines elsewhere (a log file, CI)."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+_BARS = "▁▂▃▄▅▆▇█"
+COLUMNS = (  # metric, heading, format
+    ("episode/success_rate", "success", "{:.3f}"),
+    ("reward/mean", "reward", "{:.3f}"),
+    ("episode/valid_action_ratio", "valid", "{:.3f}"),
+    ("episode/turns", "turns", "{:.1f}"),
+    ("entropy", "entropy", "{:.3f}"),
+    ("grad_norm", "grad", "{:.2f}"),
+    ("perf/tokens_per_second", "tokens/s", "{:.0f}"),
+    ("time/rollout", "rollout s", "{:.2f}"),
+    ("time/training", "training s", "{:.2f}"),
+)
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """The last values as bars, 0 to 1.
+
+    >>> sparkline([0.0, 0.5, 1.0])
+    '▁▅█'
+    """
+    return "".join(_BARS[min(7, max(0, int(value * 8)))] for value in values[-width:])
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds."""
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+class Progress:
+    """Silent; the base of the others, and what tests and notebooks get."""
+
+    @staticmethod
+    def for_terminal() -> Progress:
+        """Live where standard output is a terminal, plain lines elsewhere."""
+        console = Console()
+        return LiveProgress(console) if console.is_terminal else LineProgress(console)
+
+    @contextmanager
+    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
+        """Wraps a whole run."""
+        yield
+
+    def panel(self, name: str, n: int) -> None:
+        """An evaluation of ``n`` episodes begins."""
+
+    def episode(self, trajectory: Any) -> None:
+        """An episode ended."""
+
+    def iteration(self, metrics: Mapping[str, Any]) -> None:
+        """An iteration ended."""
+
+    def evaluated(self, name: str, result: Mapping[str, Any]) -> None:
+        """An evaluation ended."""
+
+    def update(self, number: int, total: int, metrics: Mapping[str, Any]) -> None:
+        """A supervised update ended."""
+
+    def finished(self, summary: Mapping[str, Any], folder: Path) -> None:
+        """The run is complete."""
+
+
+class LineProgress(Progress):
+    """One line an iteration."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.started = time.perf_counter()
+        self.first = self.total = 0
+
+    @contextmanager
+    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
+        self.first, self.total = iteration, config.run.iterations
+        self.say(f"run folder: {folder}")
+        yield
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+        sys.stdout.flush()
+
+    def iteration(self, metrics: Mapping[str, Any]) -> None:
+        shown = "  ".join(f"{head} {form.format(metrics[name])}" for name, head, form in COLUMNS if name in metrics)
+        number = metrics["iteration"]
+        done = number + 1 - self.first
+        left = (time.perf_counter() - self.started) / done * (self.total - number - 1)
+        self.say(f"{number + 1:4d}/{self.total}  {shown}  left {clock(left)}")
+
+    def evaluated(self, name: str, result: Mapping[str, Any]) -> None:
+        low, high = result["ci95"]
+        self.say(
+            f"evaluation {name}: success {result['success_rate']:.3f} [{low:.3f}, {high:.3f}]  n {result['n']}  "
+            f"turns {result['mean_turns']:.1f}  valid {result['valid_action_ratio']:.3f}  {result['seconds']:.1f} s"
+        )
+
+    def update(self, number: int, total: int, metrics: Mapping[str, Any]) -> None:
+        if (number + 1) % 50 == 0 or number + 1 == total:
+            elapsed = time.perf_counter() - self.started
+            left = elapsed / (number + 1) * (total - number - 1)
+            self.say(f"update {number + 1}/{total}  loss {metrics['loss']:.4f}  {clock(elapsed)}  left {clock(left)}")
+
+    def finished(self, summary: Mapping[str, Any], folder: Path) -> None:
+        print_summary(self.console, summary, folder)
+
+
+class LiveProgress(LineProgress):
+    """The newest iterations as a table, the success rate as a line of bars, the time left."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.live: Live | None = None
+        self.rows: list[Mapping[str, Any]] = []
+        self.now = ""
+        self.episodes = 0
+
+    @contextmanager
+    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
+        with super().run(folder, config, iteration), Live(console=self.console, refresh_per_second=4) as self.live:
+            yield
+        self.live = None
+
+    def panel(self, name: str, n: int) -> None:
+        self.now, self.episodes = f"evaluating {name} ({n} episodes)", 0
+        self._draw()
+
+    def episode(self, trajectory: Any) -> None:
+        self.episodes += 1
+        if self.episodes % 8 == 0:
+            self._draw()
+
+    def iteration(self, metrics: Mapping[str, Any]) -> None:
+        self.rows.append(metrics)
+        self.now, self.episodes = "", 0
+        self._draw()
+
+    def _draw(self) -> None:
+        if self.live is not None:
+            self.live.update(Group(*self._lines()))
+
+    def _lines(self) -> Iterator[Any]:
+        elapsed = time.perf_counter() - self.started
+        if self.rows:
+            table = Table(box=None, padding=(0, 1))
+            for heading in ("iteration", *(head for _, head, _ in COLUMNS)):
+                table.add_column(heading, justify="right")
+            for row in self.rows[-8:]:
+                cells = [form.format(row[name]) if name in row else "" for name, _, form in COLUMNS]
+                table.add_row(f"{row['iteration'] + 1}/{self.total}", *cells)
+            yield table
+            done = self.rows[-1]["iteration"] + 1 - self.first
+            left = elapsed / max(1, done) * (self.total - self.first - done)
+            line = sparkline([row["episode/success_rate"] for row in self.rows])
+            yield Text(f"success {line}   elapsed {clock(elapsed)}   left about {clock(left)}", style="bold")
+        if self.now or self.episodes:
+            yield Text(f"{self.now or 'rolling out'}: {self.episodes} episodes done", style="dim")
+
+
+def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) -> None:
+    """Before, after and the difference of every panel."""
+    table = Table(title=f"{summary['status']} in {clock(summary['seconds'])}", title_justify="left", box=None)
+    for heading in ("panel", "before", "after", "difference"):
+        table.add_column(heading)
+    results = summary["eval"]
+    names = [("sampled", results.get("before", {}), results.get("after", {}), results.get("difference", {}))]
+    for name in ("greedy", "games"):
+        if name in results.get("before", {}):
+            names.append((name, results["before"][name], results["after"][name], results["difference"][name]))
+    for name, before, after, difference in names:
+        if "n" in before:
+            table.add_row(f"{name} (n = {before['n']})", rate(before), rate(after), gain(difference))
+    console.print(table)
+    console.print(f"everything is in {folder}", highlight=False)
+
+
+def rate(result: Mapping[str, Any]) -> str:
+    """A success rate with its interval."""
+    return f"{result['success_rate']:.3f} [{result['ci95'][0]:.3f}, {result['ci95'][1]:.3f}]"
+
+
+def gain(result: Mapping[str, Any]) -> str:
+    """A difference with its interval."""
+    return f"{result['value']:+.3f} [{result['ci95'][0]:+.3f}, {result['ci95'][1]:+.3f}]"

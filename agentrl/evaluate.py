@@ -1,0 +1,120 @@
+"""Evaluation by name: an environment id and a policy spec.
+
+random | oracle | expert | expert:noise=0.2      agents that need no model
+checkpoint:PATH                                  a run folder, or a checkpoint; its run file says how it is prompted
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from agentrl import build, config, registry
+from agentrl.config import EnvTable, RunConfig
+from agentrl.console import rate
+from agentrl.errors import CheckpointError, ConfigError, did_you_mean
+from agentrl.rollout import EnvPool, Rollouts
+from agentrl.store import RunFolder
+from agentrl.train import run_panel
+
+PLAIN = ("random", "oracle", "expert")
+
+
+def evaluate(
+    env: str,
+    policy: str,
+    *,
+    episodes: int = 100,
+    split: str = "valid_seen",
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_turns: int = 50,
+    options: Mapping[str, Any] | None = None,
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Plays the first ``episodes`` tasks of a split and returns success_rate, n, ci95 (Wilson), by_type, mean_turns,
+    valid_action_ratio, faults and seconds. Raises ConfigError or CheckpointError for what cannot be evaluated."""
+    if episodes < 1 or max_turns < 1 or temperature < 0:
+        raise ConfigError("wanted episodes and max_turns of at least 1 and a temperature of at least 0; got "
+                          f"{episodes}, {max_turns}, {temperature}")  # fmt: skip
+    table = EnvTable(id=env, options=dict(options or {}), split=split, max_turns=max_turns)
+    kind, _, rest = policy.partition(":")
+    if kind == "checkpoint":
+        settings, rollouts = _from_checkpoint(table, rest, seed, temperature)
+    elif kind in PLAIN:
+        settings = RunConfig(env=table)
+        parameters = dict(_parameter(part) for part in rest.split(",") if part)
+        agent = registry.build("agent", {"name": kind, **parameters}, f"policy {kind}")
+        rollouts = build.rollouts(_seeded(settings, seed, 1.0), build.env_pool(table), agent, None)
+    else:
+        known = [*PLAIN, "checkpoint"]
+        raise ConfigError(
+            f"no policy is called '{policy}'.{did_you_mean(kind, known)} Write checkpoint:PATH for a model."
+        )
+    tasks = build.tasks_of(rollouts.pool, split)[:episodes]
+    folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
+    result = run_panel(rollouts, tasks, split)
+    summary = {"env": env, "policy": policy, "split": split, "seed": seed, **result.to_dict()}
+    if folder is not None:
+        folder.add_trajectories("eval", result.trajectories)
+        folder.write_summary(summary)
+    return summary
+
+
+def _from_checkpoint(table: EnvTable, path: str, seed: int, temperature: float) -> tuple[RunConfig, Rollouts]:
+    """The settings and rollouts of a checkpoint, prompted as its run file says."""
+    place = Path(path)
+    if not path or not place.is_dir():
+        raise CheckpointError(
+            f"there is no checkpoint at '{path}'; write checkpoint:PATH with a run folder or a checkpoint"
+        )
+    model = place if (place / "config.json").is_file() else place / "checkpoints" / "latest"
+    run_file = next(
+        (p / "config.toml" for p in (place, *model.resolve().parents[:2]) if (p / "config.toml").is_file()), None
+    )
+    if run_file is None:
+        raise CheckpointError(
+            f"{path} has no config.toml beside it, which says how the model is prompted; give the run folder"
+        )
+    data = config.load(run_file).model_dump(mode="python", exclude_none=True)
+    data |= {"env": table.model_dump(exclude_none=True), "model": {**data["model"], "path": str(model)}}
+    data["model"].pop("config", None)
+    settings = _seeded(config.parse(data), seed, temperature)
+    pool: EnvPool = build.env_pool(table)
+    view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
+    models = build.models(settings, pool)
+    agent = build.chat_agent(settings.agent, models.renderer, view)
+    return settings, build.rollouts(settings, pool, agent, build.policy(settings, models.model))
+
+
+def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:
+    return settings.model_copy(
+        update={
+            "run": settings.run.model_copy(update={"seed": seed}),
+            "rollout": settings.rollout.model_copy(update={"temperature": temperature}),
+        }
+    )
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"'{text}' is not a parameter of a policy: write key=value, as in expert:noise=0.2")
+    return key, config.parse_value(value)
+
+
+def print_evaluation(result: Mapping[str, Any]) -> None:
+    """A table by task type."""
+    table = Table(title=f"{result['env']}  {result['policy']}  {result['split']}", title_justify="left", box=None)
+    for heading in ("task type", "n", "success", "turns", "valid actions"):
+        table.add_column(heading, justify="left" if heading == "task type" else "right")
+    for name, row in [*result["by_type"].items(), ("all", result)]:
+        cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
+        table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    console.print(f"{result['seconds']:.1f} s, {result['faults']} faults", highlight=False)

@@ -1,0 +1,1 @@
+"""Learning: trajectories to samples to batches to updates; checkpoints. Needs the extra ``train``."""

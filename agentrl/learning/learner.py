@@ -1,0 +1,373 @@
+"""From samples and advantages to an update.
+
+The learner knows no algorithm: a loss and regularizers give one value a trained token, and each token has a coefficient that
+is fixed over the whole update. So the gradient is the same whatever the micro-batches, the padding and the order
+(``tests/test_learner.py``). Logits are computed at trained positions only.
+
+A loss or regularizer whose ``scope`` is not "token" sees all tokens at once and gives its share of the loss as one number:
+pass 1 computes every log-prob and entropy without gradient and c = ∂loss/∂logp, h = ∂loss/∂entropy; pass 2 runs backward
+of Σ c·logp + h·entropy in the same micro-batches.
+
+Dropout stays off: what is trained is the log-prob of the distribution that was sampled from.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from agentrl.algorithms.aggregate import coefficients
+from agentrl.algorithms.inputs import LossInputs
+from agentrl.algorithms.method import columns
+from agentrl.algorithms.table import TurnTable
+from agentrl.errors import CheckpointError, ConfigError
+from agentrl.learning.samples import Sample, micro_batches, pad_right
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW. ``warmup`` counts updates; ``schedule`` runs from there to update ``total``, down to ``floor`` times lr."""
+
+    lr: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01
+    eps: float = 1e-8
+    warmup: int = 0
+    max_grad_norm: float = 1.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    floor: float = 0.0
+    total: int = 0
+
+    def __post_init__(self) -> None:
+        if self.schedule != "constant" and self.total <= 0:
+            raise ConfigError(f"a {self.schedule} schedule needs the number of updates (total); got {self.total}")
+
+    def lr_at(self, update: int) -> float:
+        """The learning rate of an update, counted from 0."""
+        if update < self.warmup:
+            return self.lr * (update + 1) / self.warmup
+        if self.schedule == "constant" or self.total <= self.warmup:
+            return self.lr
+        done = min(1.0, (update - self.warmup) / (self.total - self.warmup))
+        shape = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.lr * (self.floor + (1 - self.floor) * shape)
+
+
+@dataclass(slots=True)
+class TokenData:
+    """The N trained tokens of some samples, flat, sample after sample. All [N]."""
+
+    sequence: np.ndarray
+    position: np.ndarray  # index in its sample
+    row: np.ndarray
+    trajectory: np.ndarray
+    group: np.ndarray
+    temperature: np.ndarray
+    logp_sampler: np.ndarray  # NaN where the sampler gave none
+    advantage: np.ndarray
+    start: np.ndarray  # [S + 1] first token of each sample
+    logp_old: np.ndarray | None = None
+    logp_ref: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample], advantages: np.ndarray, table: TurnTable | None) -> TokenData:
+        """``advantages [K]`` by table row; group codes come from the table (without one: all 0)."""
+        positions = [sample.positions() for sample in samples]
+        counts = np.array([len(p) for p in positions], dtype=np.int64)
+        sequence = np.repeat(np.arange(len(samples)), counts)
+        position = np.concatenate(positions) if positions else np.zeros(0, np.int64)
+
+        def gather(name: str) -> np.ndarray:
+            parts = [getattr(sample, name)[p] for sample, p in zip(samples, positions, strict=True)]
+            return np.concatenate(parts) if parts else np.zeros(0)
+
+        row = gather("row").astype(np.int64)
+        group = np.zeros(len(row), np.int64) if table is None else np.asarray(table["group"])[row].astype(np.int64)
+        return cls(
+            sequence=sequence,
+            position=position,
+            row=row,
+            trajectory=np.array([sample.trajectory for sample in samples], dtype=np.int64)[sequence],
+            group=group,
+            temperature=gather("temperature"),
+            logp_sampler=gather("logprobs"),
+            advantage=np.asarray(advantages, dtype=np.float64)[row],
+            start=np.concatenate([[0], np.cumsum(counts)]),
+        )
+
+    def tokens_of(self, samples: Sequence[int]) -> np.ndarray:
+        """Flat indices of the tokens of some samples, in their order."""
+        parts = [np.arange(self.start[index], self.start[index + 1]) for index in samples]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+@dataclass
+class Learner:
+    """Holds the model, the optimiser and the update counter.
+
+    ``token_budget`` bounds a micro-batch (padding included). ``old_logprobs``: "sampler" trusts the log-probs of the sampling
+    policy as those of the old policy (exact where sampler and learner are one model), "learner" recomputes them.
+    ``with_reference`` keeps a frozen copy of the model as it is now, for what reads ``logp_ref``. ``token_weights`` change the
+    coefficients: a token that is masked out leaves the mean, a weight multiplies its share.
+    """
+
+    model: Any
+    loss: Any
+    regularizers: Sequence[Any] = ()
+    settings: OptimizerSettings = field(default_factory=OptimizerSettings)
+    token_budget: int = 16384
+    old_logprobs: Literal["sampler", "learner"] = "learner"
+    token_weights: Sequence[Any] = ()
+    with_reference: bool = False
+    accelerator: Accelerator = field(default_factory=lambda: Accelerator(cpu=not torch.cuda.is_available()))
+
+    def __post_init__(self) -> None:
+        check_head(self.model)
+        decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() >= 2]
+        plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
+        optimizer = torch.optim.AdamW(
+            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
+            lr=self.settings.lr,
+            betas=self.settings.betas,
+            eps=self.settings.eps,
+            weight_decay=self.settings.weight_decay,
+        )
+        self.reference = copy.deepcopy(self.model).eval().requires_grad_(False) if self.with_reference else None
+        self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.n_updates = 0
+        methods = (self.loss, *self.regularizers)
+        self.by_token = [method for method in methods if getattr(method, "scope", "token") == "token"]
+        self.by_update = [method for method in methods if getattr(method, "scope", "token") != "token"]
+        self.needs_entropy_gradient = any("entropy" in columns(method) for method in methods)
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    # ── what an iteration asks for ───────────────────────────────────────────────────────────────────────────────────
+
+    def prepare(self, samples: Sequence[Sample], advantages: np.ndarray, table: TurnTable | None) -> TokenData:
+        """Token data of an iteration, with the log-probs of the old and the reference policy, before its first update."""
+        data = TokenData.of(samples, advantages, table)
+        if self.old_logprobs == "learner" or np.isnan(data.logp_sampler).any():
+            data.logp_old = self.logprobs(samples, data)[0]
+        else:
+            data.logp_old = data.logp_sampler.copy()
+        if self.reference is not None:
+            data.logp_ref = self.logprobs(samples, data, model=self.reference)[0]
+        return data
+
+    def logprobs(
+        self, samples: Sequence[Sample], data: TokenData, chosen: Sequence[int] | None = None, model: Any = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probs and entropies of the trained tokens of the ``chosen`` samples (default: all) without gradient, [N] float64
+        each; NaN elsewhere."""
+        model = self.model if model is None else model
+        model.eval()
+        logp, entropy = np.full(len(data.row), np.nan), np.full(len(data.row), np.nan)
+        with torch.no_grad():
+            for batch, tokens in self._micro_batches(samples, data, chosen):
+                values, entropies = self._forward(model, samples, batch, data, tokens)
+                logp[tokens], entropy[tokens] = values.double().cpu().numpy(), entropies.double().cpu().numpy()
+        return logp, entropy
+
+    def update(
+        self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int] | None = None
+    ) -> dict[str, float]:
+        """One optimiser step on the ``chosen`` samples (default: all). Returns metrics of the update.
+
+        Raises FloatingPointError, with nothing changed, where the loss or the gradient is not finite, and ValueError where
+        there is nothing to train on.
+        """
+        chosen = list(range(len(samples))) if chosen is None else list(chosen)
+        tokens = data.tokens_of(chosen)
+        if not len(tokens):
+            raise ValueError("an update needs at least one trained token; these samples have none")
+        self.model.eval()
+        coef = self._coefficients(samples, data, table, chosen)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.lr_at(self.n_updates)
+        self.optimizer.zero_grad()
+        total, logp, entropy = self._backward(samples, data, table, chosen, coef)
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm))
+        if not (math.isfinite(norm) and math.isfinite(total)):
+            self.optimizer.zero_grad()
+            problem = f"update {self.n_updates}: loss {total}, gradient norm {norm}"
+            raise FloatingPointError(f"{problem}; nothing was changed")
+        self.optimizer.step()
+        self.n_updates += 1
+        return {
+            "loss": total,
+            "grad_norm": norm,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            **self._metrics(data, table, tokens, coef, logp, entropy),
+        }
+
+    def _coefficients(
+        self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int]
+    ) -> np.ndarray:
+        """Each token's share of the update's loss, [N]; 0 for tokens that are not in the update or masked out."""
+        tokens = data.tokens_of(chosen)
+        weight = np.ones(len(tokens))
+        if self.token_weights:
+            logp, entropy = self.logprobs(samples, data, chosen)
+            parts = (torch.from_numpy(logp[tokens]), torch.from_numpy(entropy[tokens]))
+            inputs = self._inputs(data, table, tokens, np.zeros(len(data.row)), *parts)
+            kept = np.ones(len(tokens), dtype=bool)
+            for method in self.token_weights:
+                share, mask = method(inputs)
+                weight *= np.asarray(share, dtype=np.float64)
+                kept &= np.asarray(mask, dtype=bool)
+            tokens, weight = tokens[kept], weight[kept]
+        coef = np.zeros(len(data.row))
+        aggregate: Any = getattr(self.loss, "aggregate", "token_mean")
+        constant = getattr(self.loss, "constant", None)
+        shares = coefficients(aggregate, data.sequence[tokens], data.row[tokens], data.trajectory[tokens], constant)
+        coef[tokens] = shares * weight
+        return coef
+
+    # ── the arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _forward(
+        self, model: Any, samples: Sequence[Sample], batch: Sequence[int], data: TokenData, tokens: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-prob and entropy of the trained tokens of a micro-batch, [n] each, in the order of ``tokens``."""
+        ids = torch.from_numpy(pad_right(samples[index].token_ids for index in batch)).to(self.device)
+        place = np.repeat(np.arange(len(batch)), np.diff(data.start)[list(batch)])
+        position = torch.from_numpy(data.position[tokens]).to(self.device)
+        rows = torch.from_numpy(place).to(self.device)
+        inner = self.accelerator.unwrap_model(model)
+        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        logits = inner.get_output_embeddings()(hidden[rows, position - 1])
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        temperature = torch.from_numpy(data.temperature[tokens]).to(logits)
+        logp = (logits / temperature.unsqueeze(1)).log_softmax(-1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.needs_entropy_gradient):
+            entropy = -(logp.exp() * logp).sum(-1)
+        return logp.gather(1, ids[rows, position].unsqueeze(1)).squeeze(1), entropy
+
+    def _inputs(
+        self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray,
+        logp: torch.Tensor, entropy: torch.Tensor,
+    ) -> LossInputs:  # fmt: skip
+        def floats(values: np.ndarray | None) -> torch.Tensor | None:
+            return None if values is None else torch.from_numpy(values[tokens]).to(logp)
+
+        def integers(values: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(values[tokens]).to(logp.device)
+
+        sampler = None if np.isnan(data.logp_sampler[tokens]).any() else data.logp_sampler
+        return LossInputs(
+            logp=logp,
+            advantage=torch.from_numpy(data.advantage[tokens]).to(logp),
+            coef=torch.from_numpy(coef[tokens]).to(logp),
+            row=integers(data.row),
+            sequence=integers(data.sequence),
+            trajectory=integers(data.trajectory),
+            group=integers(data.group),
+            logp_old=floats(data.logp_old),
+            logp_sampler=floats(sampler),
+            logp_ref=floats(data.logp_ref),
+            entropy=entropy,
+            table=table if table is not None else {},
+        )
+
+    def _whole(
+        self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int],
+        coef: np.ndarray,
+    ) -> tuple[float, np.ndarray, np.ndarray]:  # fmt: skip
+        """What the methods that must see the whole update add to the loss, its ∂/∂logp [N] and its ∂/∂entropy [N]."""
+        by_logp, by_entropy = np.zeros(len(data.row)), np.zeros(len(data.row))
+        if not self.by_update:
+            return 0.0, by_logp, by_entropy
+        tokens = data.tokens_of(chosen)
+        logp, entropy = (torch.from_numpy(x[tokens]).requires_grad_() for x in self.logprobs(samples, data, chosen))
+        inputs = self._inputs(data, table, tokens, coef, logp, entropy)
+        value = torch.stack([method(inputs).sum() for method in self.by_update]).sum()
+        gradients = torch.autograd.grad(value, (logp, entropy), allow_unused=True)
+        for place, gradient in zip((by_logp, by_entropy), gradients, strict=True):
+            if gradient is not None:
+                place[tokens] = gradient.numpy()
+        return float(value.detach()), by_logp, by_entropy
+
+    def _backward(
+        self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int],
+        coef: np.ndarray,
+    ) -> tuple[float, np.ndarray, np.ndarray]:  # fmt: skip
+        """Accumulates the gradient. Returns the loss, and log-probs and entropies [N] (0 outside of the update)."""
+        total, by_logp, by_entropy = self._whole(samples, data, table, chosen, coef)
+        logp_all, entropy_all = np.zeros(len(data.row)), np.zeros(len(data.row))
+        for batch, tokens in self._micro_batches(samples, data, chosen):
+            logp, entropy = self._forward(self.model, samples, batch, data, tokens)
+            inputs = self._inputs(data, table, tokens, coef, logp, entropy)
+            loss = torch.stack([logp.new_zeros(()), *((inputs.coef * m(inputs)).sum() for m in self.by_token)]).sum()
+            total += float(loss.detach())
+            if self.by_update:
+                loss = loss + (torch.from_numpy(by_logp[tokens]).to(logp) * logp).sum()
+                loss = loss + (torch.from_numpy(by_entropy[tokens]).to(entropy) * entropy).sum()
+            self.accelerator.backward(loss)
+            logp_all[tokens] = logp.detach().double().cpu().numpy()
+            entropy_all[tokens] = entropy.detach().double().cpu().numpy()
+        return total, logp_all, entropy_all
+
+    def _micro_batches(
+        self, samples: Sequence[Sample], data: TokenData, chosen: Sequence[int] | None
+    ) -> Iterator[tuple[list[int], np.ndarray]]:
+        """(samples, flat indices of their tokens) of each micro-batch."""
+        indices = list(range(len(samples))) if chosen is None else list(chosen)
+        for places in micro_batches([samples[index].length for index in indices], self.token_budget):
+            batch = [indices[place] for place in places]
+            yield batch, data.tokens_of(batch)
+
+    def _metrics(
+        self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray, logp: np.ndarray,
+        entropy: np.ndarray,
+    ) -> dict[str, float]:  # fmt: skip
+        found = {"entropy": float(entropy[tokens].mean()), "n_trained_tokens": float(len(tokens))}
+        now, old = torch.from_numpy(logp[tokens]), data.logp_old
+        inputs = self._inputs(data, table, tokens, coef, now, torch.from_numpy(entropy[tokens]))
+        for method in (self.loss, *self.regularizers):
+            measure = getattr(method, "metrics", None)
+            if measure is not None:
+                found.update({name: float(value) for name, value in measure(inputs).items()})
+        if inputs.logp_sampler is not None and old is not None:
+            gap = np.abs(data.logp_sampler[tokens] - (old[tokens] if self.old_logprobs == "learner" else logp[tokens]))
+            found["sampler_gap/max"] = float(gap.max(initial=0.0))
+            found["sampler_gap/mean"] = float(gap.mean()) if len(gap) else 0.0
+        return found
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def state_dict(self) -> dict[str, Any]:
+        """Optimiser state and counters; the weights are saved in Hugging Face form beside it."""
+        return {"optimizer": self.optimizer.state_dict(), "n_updates": self.n_updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises CheckpointError for the state of another model or optimiser."""
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.n_updates = int(state["n_updates"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the optimiser's state does not fit this model: {error}") from error
+
+
+def check_head(model: Any) -> None:
+    """Raises ConfigError for a model whose logits are not just its output embedding of the last hidden state (some scale or
+    cap them): the learner, which computes logits at trained positions only, would train another distribution."""
+    ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids, use_cache=False).logits
+        own = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    if not torch.allclose(logits, own, rtol=1e-3, atol=1e-3):
+        gap = float((logits - own).abs().max())
+        raise ConfigError(
+            f"{type(model).__name__} changes its logits behind the output embedding (by up to {gap:.3g}), which the "
+            "learner cannot follow; use a model without a logit scale or cap"
+        )

@@ -1,0 +1,59 @@
+"""Demonstrations and supervised learning: the same agent, samples and learner as in reinforcement learning.
+
+agentrl demos configs/warmstart.toml --out runs/demos        an expert's episodes, written as the chat agent's completions
+agentrl sft configs/warmstart.toml --demos runs/demos        a model that imitates them
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from agentrl import seeding
+from agentrl.learning.learner import Learner, TokenData
+from agentrl.learning.samples import Sample, make_samples
+from agentrl.types import Trajectory
+
+
+def verb_weights(samples: Sequence[Sample], trajectories: Sequence[Trajectory]) -> np.ndarray:
+    """Probability of drawing each sample, [S]: 1/√(count of the first word of its last action). Verbs that matter most are
+    rare (an episode looks around often and takes once)."""
+    actions = [turn.action for trajectory in trajectories for turn in trajectory.turns]
+    verbs = [re.split(r"\s", actions[int(sample.row.max())].strip(), maxsplit=1)[0] for sample in samples]
+    counts = Counter(verbs)
+    weights = np.array([1 / np.sqrt(counts[verb]) for verb in verbs])
+    return weights / weights.sum()
+
+
+def supervise(
+    learner: Learner,
+    trajectories: Sequence[Trajectory],
+    *,
+    updates: int,
+    batch_size: int,
+    balance: str,
+    seed: int,
+    on_update: Callable[[int, dict[str, float]], None] | None = None,
+) -> None:
+    """``updates`` optimiser steps on batches of samples of ``trajectories``, drawn with replacement from the named stream
+    ``sft``. A batch holds samples of similar length: four batches are drawn together and cut by length, so padding is small
+    and the expectation is unchanged."""
+    samples = make_samples(trajectories)
+    weights = verb_weights(samples, trajectories) if balance == "verb" else np.full(len(samples), 1 / len(samples))
+    cumulative = np.cumsum(weights)
+    n_rows = sum(trajectory.n_turns for trajectory in trajectories)
+    pool: list[list[Sample]] = []
+    for update in range(updates):
+        if not pool:
+            rng = seeding.stream(seed, "sft", update)
+            drawn = np.searchsorted(cumulative, rng.random(4 * batch_size) * cumulative[-1], side="right")
+            by_length = sorted((samples[int(index)] for index in drawn), key=lambda sample: sample.length)
+            pool = [by_length[start : start + batch_size] for start in range(0, len(by_length), batch_size)]
+            pool = [pool[int(index)] for index in rng.permutation(len(pool))]
+        batch = pool.pop()
+        metrics = learner.update(batch, TokenData.of(batch, np.ones(n_rows), None), None)
+        if on_update is not None:
+            on_update(update, metrics)

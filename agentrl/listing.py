@@ -1,0 +1,86 @@
+"""What there is: environments, tools, methods, benchmarks."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from rich.console import Console
+from rich.table import Table
+
+from agentrl import registry
+from agentrl.algorithms.method import describe
+from agentrl.env import registered
+from agentrl.errors import ConfigError, did_you_mean
+
+STAGES = ("sampler", "score", "filter", "reward", "credit", "token_weight", "loss", "regularizer")
+BENCHMARKS = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
+
+
+def listing(what: str = "all") -> dict[str, list[dict[str, Any]]]:
+    """``envs``, ``tools`` and ``methods``, or one of them. Raises ConfigError for another word."""
+    makers = {"envs": _envs, "tools": _tools, "methods": _methods}
+    if what != "all" and what not in makers:
+        raise ConfigError(f"there is no list of '{what}'.{did_you_mean(what, ['all', *makers])}")
+    registry.load_plugins()
+    return {name: make() for name, make in makers.items() if what in ("all", name)}
+
+
+def _envs() -> list[dict[str, Any]]:
+    return [{"id": name, "entry_point": str(gymnasium.registry[name].entry_point)} for name in registered()]
+
+
+def _tools() -> list[dict[str, Any]]:
+    return [{"name": name} for name in registry.names("tool")]
+
+
+def _methods() -> list[dict[str, Any]]:
+    return [describe(registry.get(stage, name), name) for stage in STAGES for name in registry.names(stage)]
+
+
+def print_listing(found: dict[str, list[dict[str, Any]]]) -> None:
+    """As tables."""
+    console = Console()
+    for name, rows in found.items():
+        if not rows:
+            console.print(f"{name}: none")
+            continue
+        table = Table(title=name, title_justify="left", box=None)
+        shown = [key for key in ("stage", "name", "id", "formula", "entry_point") if any(key in row for row in rows)]
+        for key in shown:
+            table.add_column(key)
+        for row in rows:
+            table.add_row(*(str(row.get(key, "")) for key in shown))
+        console.print(table)
+
+
+def benchmarks(name: str) -> list[dict[str, Any]]:
+    """Rows of ``tests/benchmarks/bench_NAME.py``, or of all of them. Raises ConfigError outside a checkout."""
+    known = {path.stem.removeprefix("bench_"): path for path in sorted(BENCHMARKS.glob("bench_*.py"))}
+    if not known:
+        raise ConfigError(f"benchmarks live in a checkout's tests/benchmarks; there is none at {BENCHMARKS}")
+    if name != "all" and name not in known:
+        raise ConfigError(f"no benchmark is called '{name}'.{did_you_mean(name, ['all', *known])}")
+    rows: list[dict[str, Any]] = []
+    for key, path in known.items():
+        if name in ("all", key):
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            rows += module.rows()
+    return rows
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Benchmark rows as a table."""
+    table = Table(box=None)
+    for key in ("name", "value", "unit", "ratio", "bound_ratio", "against"):
+        table.add_column(key, justify="right" if key in ("value", "ratio", "bound_ratio") else "left")
+    for row in rows:
+        numbers = ["" if row.get(key) is None else f"{row[key]:.4g}" for key in ("value", "ratio", "bound_ratio")]
+        table.add_row(str(row["name"]), numbers[0], str(row["unit"]), numbers[1], numbers[2], str(row["against"]))
+    Console().print(table)

@@ -1,0 +1,45 @@
+"""What a policy is: token ids in, token ids out.
+
+A policy answers many requests at a time. Engines that batch by themselves implement ``generate``; an engine that wants
+whole batches implements ``generate_batch`` and is driven through ``rollout.rounds.Rounds``, which collects the requests of all
+live episodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from agentrl.types import Completion, Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call to a model: ``prompt_ids [P]``, how to sample, and a stable id (its order decides nothing but batches)."""
+
+    id: str
+    prompt_ids: Sequence[int]
+    sampling: Sampling
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """``generate`` returns what was sampled, exactly, with log-probs at the sampling temperature."""
+
+    capabilities: frozenset[str]
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> Completion:
+        """Raises PolicyFault where the engine, not the model, failed."""
+        ...
+
+
+@runtime_checkable
+class BatchPolicy(Protocol):
+    """A policy that answers a whole batch at once."""
+
+    capabilities: frozenset[str]
+
+    def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
+        """One completion a request, in order."""
+        ...

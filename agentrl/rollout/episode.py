@@ -1,0 +1,148 @@
+"""One episode: the only place where environment, agent and policy meet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+
+from agentrl.agents.base import Agent, Decision, Episode, View
+from agentrl.env import hook
+from agentrl.errors import EnvFault, PolicyFault
+from agentrl.types import Json, Outcome, Task, Trajectory, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``max_turns`` bounds an episode (None: the task's own, else 50), ``time_limit_s`` its wall-clock time."""
+
+    max_turns: int | None = None
+    time_limit_s: float | None = None
+
+    def turns(self, task: Task) -> int:
+        return self.max_turns or task.max_turns or 50
+
+
+async def run_episode(
+    agent: Agent, episode: Episode, *, env_id: str, seed: int, group: str, limits: Limits, replay: Sequence[Turn] = ()
+) -> Trajectory:
+    """Plays one episode to its end and returns its record.
+
+    ``replay`` holds turns of an earlier try that a fault cut off: their actions are taken again, without the model.
+    Faults of environment or policy are outcomes here (``env_fault``, ``policy_fault``), not exceptions; the turns until then,
+    also the one that the environment failed to answer, are kept for the next try: what was sampled is never sampled anew, so
+    a fault cannot select among actions. What the user configured wrongly is raised.
+    """
+    trajectory = Trajectory(id=episode.id, env=env_id, task=episode.task, group=group, seed=seed)
+    player = _Player(agent, episode, trajectory, limits)
+    try:
+        await player.play(seed, replay)
+    except EnvFault as fault:
+        trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, str(fault)
+    except PolicyFault as fault:
+        trajectory.outcome, trajectory.error = Outcome.POLICY_FAULT, str(fault)
+    return trajectory
+
+
+class _Player:
+    def __init__(self, agent: Agent, episode: Episode, trajectory: Trajectory, limits: Limits) -> None:
+        self.episode = episode
+        self.trajectory = trajectory
+        self.limits = limits
+        self.session = agent.start(episode)
+        self.state_key = hook(episode.env, "state_key")
+        self.started = time.perf_counter()
+
+    async def play(self, seed: int, replay: Sequence[Turn]) -> None:
+        observation, info = self._reset(seed)
+        trajectory = self.trajectory
+        trajectory.outcome = Outcome.MAX_TURNS
+        for number in range(self.limits.turns(self.episode.task)):
+            started = time.perf_counter()
+            if self.limits.time_limit_s is not None and started - self.started > self.limits.time_limit_s:
+                trajectory.outcome = Outcome.TIME_LIMIT
+                break
+            view = View(observation, info, number)
+            key = self._state_key()
+            decision = await (self._replayed(view, replay[number]) if number < len(replay) else self.session.act(view))
+            if decision.over_budget:
+                trajectory.outcome = Outcome.MAX_TOKENS
+                break
+            turn = self._turn(view, key, decision)
+            turn.seconds["sampling"] = time.perf_counter() - started
+            trajectory.turns.append(turn)
+            observation, info, ended = self._step(turn)
+            if ended is not None:
+                trajectory.outcome = ended
+                break
+        trajectory.last_observation = observation
+        trajectory.success = bool(info.get("success", False))
+
+    def _reset(self, seed: int) -> tuple[str, dict[str, Any]]:
+        try:
+            return self.episode.env.reset(seed=seed, options={"task": self.episode.task})
+        except Exception as error:
+            raise _env_fault("reset", error) from error
+
+    def _state_key(self) -> str | None:
+        try:
+            return self.state_key() if self.state_key is not None else None
+        except Exception as error:
+            raise _env_fault("state_key", error) from error
+
+    def _turn(self, view: View, key: str | None, decision: Decision) -> Turn:
+        """The turn as it is decided, before the environment's reply."""
+        admissible = view.info.get("admissible_actions")
+        turn = Turn(view.observation, key, decision.calls, decision.action)
+        turn.valid = decision.valid and (admissible is None or decision.action in admissible)
+        if decision.problem:
+            turn.info["problem"] = decision.problem
+        return turn
+
+    def _step(self, turn: Turn) -> tuple[str, dict[str, Any], Outcome | None]:
+        started = time.perf_counter()
+        try:
+            observation, reward, terminated, truncated, info = self.episode.env.step(turn.action)
+            turn.reward = float(reward)
+            turn.info = _plain(info) | turn.info
+        except Exception as error:
+            raise _env_fault("step", error) from error
+        if not math.isfinite(turn.reward):
+            raise EnvFault(f"step gave the reward {turn.reward}")
+        turn.seconds["environment"] = time.perf_counter() - started
+        return observation, info, Outcome.TERMINATED if terminated else Outcome.TRUNCATED if truncated else None
+
+    async def _replayed(self, view: View, turn: Turn) -> Decision:
+        if turn.observation != view.observation:
+            raise EnvFault(f"turn {view.turn} cannot be replayed: the environment answered differently this time")
+        record = getattr(self.session, "record", None)
+        if (
+            record is None
+        ):  # a session without a model: asked again, it comes to the same decision and to the same state
+            decision = await self.session.act(view)
+            if decision.action != turn.action:
+                raise EnvFault(f"turn {view.turn} cannot be replayed: the agent now chose {decision.action!r}")
+            return decision
+        if turn.calls:
+            record(view, turn.calls[-1], turn.action)
+        return Decision(turn.action, turn.calls, valid=turn.valid, problem=turn.info.get("problem", ""))
+
+
+_NOT_KEPT = ("admissible_actions",)  # derivable, and most of the bytes
+
+
+def _plain(info: dict[str, Any]) -> dict[str, Json]:
+    return {k: v for k, v in info.items() if k not in _NOT_KEPT and isinstance(v, (str, int, float, bool, type(None)))}
+
+
+def _env_fault(what: str, error: Exception) -> EnvFault:
+    return EnvFault(f"{what} raised {type(error).__name__}: {error}")
+
+
+def environment(env: gymnasium.Env[str, str]) -> str:
+    """The id an environment was made with, else its class name."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

@@ -1,0 +1,213 @@
+"""Many episodes at once, in one process: environments are kept and used again, faults are retried by replay.
+
+rollouts = Rollouts(env_factory, agent, policy=policy, limits=Limits(max_turns=12), root_seed=0)
+trajectories = rollouts.run(requests, key=("iteration", 3))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import warnings
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import gymnasium
+
+from agentrl import seeding
+from agentrl.agents.base import Agent, Episode, Generate
+from agentrl.errors import AgentRLError, ConfigError
+from agentrl.policies.base import BatchPolicy, Policy
+from agentrl.rollout.episode import Limits, environment, run_episode
+from agentrl.rollout.rounds import Rounds
+from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
+
+EnvFactory = Callable[[], gymnasium.Env[str, str]]
+T = TypeVar("T")
+
+
+class EnvPool:
+    """Environments of one kind; ``take`` gives a free one or makes one."""
+
+    def __init__(self, factory: EnvFactory) -> None:
+        self.factory = factory
+        self._free: list[gymnasium.Env[str, str]] = []
+
+    def take(self) -> gymnasium.Env[str, str]:
+        return self._free.pop() if self._free else self.factory()
+
+    def put(self, env: gymnasium.Env[str, str], *, broken: bool = False) -> None:
+        """Gives an environment back; a broken one is closed and forgotten."""
+        if not broken:
+            self._free.append(env)
+            return
+        try:
+            env.close()
+        except Exception as error:  # it is broken already; the episode carries the first fault
+            warnings.warn(f"a broken environment could not be closed: {error!r}", stacklevel=2)
+
+    def close(self) -> None:
+        while self._free:
+            self._free.pop().close()
+
+
+@dataclass(slots=True)
+class RolloutStats:
+    """What the last ``run`` cost. ``environment_s`` sums over episodes, which share one core; ``generation_s`` is known of
+    policies that answer in batches."""
+
+    seconds: float = 0.0
+    generation_s: float = 0.0
+    environment_s: float = 0.0
+    n_sampled_tokens: int = 0
+    n_retries: int = 0
+
+
+@dataclass(slots=True)
+class Rollouts:
+    """Plays requested episodes with one agent and one policy.
+
+    ``attempts`` bounds the tries of an episode that faults; an episode that still faults keeps its fault as outcome.
+    ``max_live`` bounds the episodes that run at a time. As soon as more than half of the episodes of a ``run`` have ended in
+    faults it stops with a clear error.
+    """
+
+    pool: EnvPool
+    agent: Agent
+    policy: Policy | BatchPolicy | None = None
+    limits: Limits = field(default_factory=Limits)
+    sampling: Sampling = field(default_factory=Sampling)
+    root_seed: int = 0
+    attempts: int = 3
+    max_live: int = 1024
+    stats: RolloutStats = field(default_factory=RolloutStats)
+
+    def run(
+        self,
+        requests: Sequence[RolloutRequest],
+        key: tuple[int | str, ...],
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> list[list[Trajectory]]:
+        """One list of trajectories a request, members in order. ``key`` names the random streams; trajectory ids carry it.
+
+        Raises AgentRLError where most episodes fail by the machinery's fault.
+        """
+        for request in requests:
+            if request.hint is not None or request.branch_from is not None:
+                raise ConfigError(
+                    f"a request on task '{request.task.id}' wants a hint or a branch; rollouts have neither"
+                )
+        self.stats = stats = RolloutStats()
+        started = time.perf_counter()
+        result = _run_to_end(self._run(requests, key, on_done))
+        stats.seconds = time.perf_counter() - started
+        turns = [turn for group in result for member in group for turn in member.turns]
+        stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
+        stats.n_sampled_tokens = sum(len(call.completion_ids) for turn in turns for call in turn.calls)
+        return result
+
+    async def _run(
+        self,
+        requests: Sequence[RolloutRequest],
+        key: tuple[int | str, ...],
+        on_done: Callable[[Trajectory], None] | None,
+    ) -> list[list[Trajectory]]:
+        jobs = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
+        done: dict[tuple[int, int], Trajectory] = {}
+        queue = iter(jobs)
+        # Each player is live until no episode is left, so a round waits for the successor of an episode that has ended.
+        n_players = min(self.max_live, len(jobs))
+        rounds = Rounds(self.policy, n_players) if isinstance(self.policy, BatchPolicy) else None
+
+        async def play() -> None:
+            for place, member in queue:
+                trajectory = await self._episode(requests[place], place, member, key, rounds)
+                done[place, member] = trajectory
+                if trajectory.outcome.is_fault:
+                    _break_circuit(done.values(), len(jobs))
+                if on_done is not None:
+                    on_done(trajectory)
+            if rounds is not None:
+                rounds.leave()
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(n_players):
+                    tasks.create_task(play())
+        except ExceptionGroup as group:  # the first error has cancelled the other players
+            raise group.exceptions[0] from group.exceptions[0].__cause__
+        if rounds is not None:
+            self.stats.generation_s = rounds.seconds
+        return [[done[place, member] for member in range(request.n)] for place, request in enumerate(requests)]
+
+    async def _episode(
+        self, request: RolloutRequest, place: int, member: int, key: tuple[int | str, ...], rounds: Rounds | None
+    ) -> Trajectory:
+        prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
+        task = request.task
+        group = f"{prefix}/task={task.id}/place={place}"
+        generate: Generate | None = rounds.generate if rounds is not None else getattr(self.policy, "generate", None)
+        limits = self.limits if request.max_turns is None else replace(self.limits, max_turns=request.max_turns)
+        sampling = self.sampling
+        if request.temperature is not None:
+            sampling = replace(sampling, temperature=request.temperature)
+        stream_key = (*key, task.id, place, member)
+        trajectory: Trajectory | None = None
+        played: Sequence[Turn] = ()  # the longest record: a fault in the middle of a replay loses none of it
+        for attempt in range(self.attempts):
+            env = self.pool.take()
+            episode = Episode(
+                id=f"{group}/member={member}",
+                task=task,
+                env=env,
+                rng=seeding.stream(self.root_seed, "agent", *stream_key),
+                key=stream_key,
+                generate=generate,
+                sampling=sampling,
+            )
+            broken = True
+            try:
+                trajectory = await run_episode(
+                    self.agent,
+                    episode,
+                    env_id=environment(env),
+                    seed=task.seed,
+                    group=group,
+                    limits=limits,
+                    replay=played,
+                )
+                broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
+            finally:
+                self.pool.put(env, broken=broken)
+            if not trajectory.outcome.is_fault:
+                break
+            played = max(played, trajectory.turns, key=len)
+            self.stats.n_retries += attempt + 1 < self.attempts
+        assert trajectory is not None
+        return trajectory
+
+
+def rollout(rollouts: Rollouts, tasks: Sequence[Task], key: tuple[int | str, ...] = ("rollout", 0)) -> list[Trajectory]:
+    """One episode a task, in order."""
+    return [group[0] for group in rollouts.run([RolloutRequest(task, 1) for task in tasks], key)]
+
+
+def _break_circuit(ended: Collection[Trajectory], n_episodes: int) -> None:
+    faulty = [trajectory for trajectory in ended if trajectory.outcome.is_fault]
+    if len(faulty) * 2 > n_episodes:
+        raise AgentRLError(
+            f"{len(faulty)} of {n_episodes} episodes failed by the machinery's fault, the first: "
+            f"{faulty[0].outcome}: {faulty[0].error}"
+        )
+
+
+def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine, also where an event loop runs already (a notebook): then in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        return thread.submit(asyncio.run, work).result()

@@ -1,0 +1,143 @@
+"""The run folder. Every file is written whole: to a temporary name beside it, flushed to disk, then renamed.
+
+runs/quickstart/
+  config.toml            the resolved run file
+  metrics.jsonl          one line an iteration
+  summary.json           status and results
+  trajectories/          iteration_000012.jsonl.zst, eval_before.jsonl.zst …: one trajectory a line
+  checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import zstandard
+
+from agentrl.errors import CheckpointError, ConfigError
+from agentrl.types import Trajectory
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, also when the process is killed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
+    """Trajectories as compressed JSON lines."""
+    lines = [json.dumps(trajectory.to_dict(), separators=(",", ":")) for trajectory in trajectories]
+    write_atomic(path, zstandard.ZstdCompressor(level=3).compress(("\n".join(lines) + "\n").encode()))
+
+
+def read_trajectories(path: Path) -> Iterator[Trajectory]:
+    """The trajectories of a file that ``write_trajectories`` made. Raises CheckpointError for any other file."""
+    try:
+        text = (
+            zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
+        )  # a cut file is an error, not a short one
+        for line in text.splitlines():
+            if line:
+                yield Trajectory.from_dict(json.loads(line))
+    except (OSError, zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} holds no trajectories that can be read: {error}") from error
+
+
+class RunFolder:
+    """One run on disk. ``create`` makes it, ``reopen`` continues it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.trajectories = path / "trajectories"
+        self.checkpoints = path / "checkpoints"
+
+    @classmethod
+    def create(cls, path: Path, config: Mapping[str, Any]) -> RunFolder:
+        """A new folder. Raises ConfigError where something is in it already, and where it cannot be written."""
+        folder = cls(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(not entry.name.endswith(".tmp") for entry in path.iterdir()):
+                raise FileExistsError
+            write_atomic(path / "config.toml", tomli_w.dumps(without_none(config)).encode())  # first: it makes a run
+            folder.trajectories.mkdir()
+            folder.checkpoints.mkdir()
+        except FileExistsError as error:
+            problem = "exists already; continue it with --resume or choose another folder with --out"
+            raise ConfigError(f"{path} {problem}") from error
+        except OSError as error:
+            raise ConfigError(f"the run folder {path} cannot be written: {error.strerror}; choose another with --out") from error
+        return folder
+
+    @classmethod
+    def reopen(cls, path: Path, iteration: int) -> RunFolder:
+        """An existing folder, with the metrics of later iterations than the checkpoint's taken out: they come again."""
+        folder = cls(path)
+        folder.trajectories.mkdir(parents=True, exist_ok=True)
+        kept = [json.dumps(line) for line in folder.metrics() if line["iteration"] < iteration]
+        write_atomic(path / "metrics.jsonl", "".join(line + "\n" for line in kept).encode())
+        for leftover in list(path.rglob(".*.tmp")):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
+        return folder
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All lines of ``metrics.jsonl``; a last line that a kill cut short is left out. Raises CheckpointError for any
+        other line that cannot be read."""
+        path = self.path / "metrics.jsonl"
+        found: list[dict[str, Any]] = []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for number, line in enumerate(lines, start=1):
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                if number < len(lines):
+                    raise CheckpointError(f"{path}, line {number} cannot be read: {error}") from error
+        return found
+
+    def add_metrics(self, metrics: Mapping[str, Any]) -> None:
+        """Appends one line."""
+        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
+            file.flush()
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        write_atomic(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+    def add_trajectories(self, name: str, trajectories: Sequence[Trajectory]) -> None:
+        write_trajectories(self.trajectories / f"{name}.jsonl.zst", trajectories)
+
+
+def free_folder(name: str, root: Path = Path("runs")) -> Path:
+    """Makes ``runs/NAME``, or ``runs/NAME-2`` and so on where that is taken: of two runs that ask at once each gets its own.
+    Raises ConfigError where it cannot be made."""
+    path, number = root / name, 2
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            path, number = root / f"{name}-{number}", number + 1
+        except OSError as error:
+            raise ConfigError(f"the run folder {path} cannot be made: {error.strerror}") from error
+
+
+def without_none(value: Any) -> Any:
+    """TOML has no null: keys without a value are left out."""
+    if isinstance(value, Mapping):
+        return {key: without_none(item) for key, item in value.items() if item is not None}
+    if isinstance(value, (list, tuple)):
+        return [without_none(item) for item in value]
+    return value

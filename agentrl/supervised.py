@@ -1,0 +1,118 @@
+"""Demonstrations and the warm start, from a run file."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from agentrl import build, registry
+from agentrl.agents import DemonstratorAgent
+from agentrl.config import RunConfig
+from agentrl.console import Progress
+from agentrl.errors import CheckpointError, ConfigError
+from agentrl.evaluation import Evaluation
+from agentrl.store import RunFolder, free_folder, read_trajectories
+from agentrl.types import RolloutRequest, Trajectory
+
+CHUNK = 500  # episodes a file
+
+
+def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Plays the tasks of ``[demos]`` with its agent and writes the trajectories, each turn with the ids that the chat agent would
+    have seen and sampled, and the tokenizer. Returns what ``summary.json`` holds."""
+    progress = progress or Progress.for_terminal()
+    started = time.time()
+    table = config.demos
+    pool = build.env_pool(config.env)
+    tasks = build.tasks_of(pool, config.env.split)
+    if table.first + table.episodes > len(tasks):
+        raise ConfigError(
+            f"demos.first + demos.episodes = {table.first + table.episodes}, but the split '{config.env.split}' "
+            f"has {len(tasks)} tasks"
+        )
+    view, _ = build.first_view(pool, tasks[0])
+    tokenizer, renderer = build.tokenizer(config, pool)
+    agent = DemonstratorAgent(
+        build.chat_agent(config.agent, renderer, view), registry.build("agent", table.agent, "demos.agent"),
+        table.imitate_noise,
+    )
+    rollouts = build.rollouts(config, pool, agent, None)
+    folder = RunFolder.create(out, config.model_dump(mode="python"))
+    tokenizer.save_pretrained(out / "tokenizer")
+    played: list[Trajectory] = []
+    progress.panel("demonstrations", table.episodes)
+    for start in range(0, table.episodes, CHUNK):
+        chosen = tasks[table.first + start : table.first + min(start + CHUNK, table.episodes)]
+        groups = rollouts.run([RolloutRequest(task, 1) for task in chosen], ("demos", start), progress.episode)
+        kept = [t for (t,) in groups if not t.outcome.is_fault and (t.success or not table.only_success)]
+        folder.add_trajectories(f"demos_{start:06d}", kept)
+        played += [t for (t,) in groups]
+    result = Evaluation(played, time.time() - started).to_dict()
+    summary = {"status": "completed", "seconds": round(time.time() - started, 1), "demos": result}
+    folder.write_summary(summary)
+    progress.evaluated("demonstrations", result)
+    return summary
+
+
+def read_demos(folder: Path) -> list[Trajectory]:
+    """All trajectories of a folder that ``make_demos`` wrote. Raises CheckpointError where there are none."""
+    files = sorted((folder / "trajectories").glob("demos_*.jsonl.zst"))
+    if not files:
+        raise CheckpointError(f"{folder} holds no demonstrations; make them with `agentrl demos CONFIG --out {folder}`")
+    return [trajectory for file in files for trajectory in read_trajectories(file)]
+
+
+def run_sft(
+    config: RunConfig,
+    demos: Path,
+    out: Path | None = None,
+    *,
+    export: Path | None = None,
+    progress: Progress | None = None,
+    started: float | None = None,
+) -> dict[str, Any]:
+    """Teaches the run file's model to imitate the demonstrations, evaluates it, and writes a checkpoint. Returns the summary."""
+    from agentrl.algorithms.losses import NLL
+    from agentrl.learning import checkpoint, sft
+    from agentrl.learning.learner import Learner, OptimizerSettings
+    from agentrl.train import panels, run_panel
+
+    progress, started = progress or Progress.for_terminal(), started or time.time()
+    trajectories = read_demos(demos)
+    pool = build.env_pool(config.env)
+    view, _ = build.first_view(pool, build.tasks_of(pool, config.env.split)[0])
+    models = build.models(config, pool, tokenizer_path=str(demos / "tokenizer"))
+    agent = build.chat_agent(config.agent, models.renderer, view)
+    settings = OptimizerSettings(**config.optimizer.model_dump(exclude={"token_budget"}), total=config.sft.updates)
+    learner = Learner(models.model, NLL(), settings=settings, token_budget=config.optimizer.token_budget)
+    found = panels(config, pool, agent, build.policy(config, models.model))
+    folder = RunFolder.create(out or free_folder(config.run.name), config.model_dump(mode="python"))
+
+    def on_update(number: int, metrics: dict[str, float]) -> None:
+        folder.add_metrics({"iteration": number, **metrics})
+        progress.update(number, config.sft.updates, metrics)
+
+    sft.supervise(
+        learner,
+        trajectories,
+        updates=config.sft.updates,
+        batch_size=config.sft.batch_size,
+        balance=config.sft.balance,
+        seed=config.run.seed,
+        on_update=on_update,
+    )
+    results: dict[str, Any] = {}
+    for name, (rollouts, tasks) in found.items():
+        result = run_panel(rollouts, tasks, name)
+        results[name] = result.to_dict()
+        progress.evaluated(name, results[name])
+        folder.add_trajectories(f"eval_after_{name}", result.trajectories)
+    parts = {"model": models.model, "tokenizer": models.tokenizer}
+    checkpoint.save(folder.checkpoints, config.sft.updates, **parts, training=learner.state_dict(), state={})
+    if export is not None:
+        for part in parts.values():
+            part.save_pretrained(export)
+    summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
+    folder.write_summary(summary)
+    return summary

@@ -1,0 +1,412 @@
+"""The loop.
+
+    tasks ─► sampler ─► rollouts ─► scores ─► filters ─► rewards ─► credit ─► samples ─► updates ─► (evaluation, checkpoint)
+
+``Trainer`` knows no algorithm, environment or engine by name: the run file names them, ``build`` makes them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agentrl import build, seeding
+from agentrl.algorithms import TurnTable
+from agentrl.algorithms.method import columns
+from agentrl.config import RunConfig
+from agentrl.console import Progress
+from agentrl.errors import CheckpointError, Fault
+from agentrl.evaluation import Evaluation, paired_difference
+from agentrl.rollout import Rollouts
+from agentrl.rollout.pool import _run_to_end as run_to_end
+from agentrl.store import RunFolder, free_folder
+from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
+
+State = dict[str, Any]
+
+
+def train(
+    config: RunConfig,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    started: float | None = None,
+) -> dict[str, Any]:
+    """Trains as the run file says and returns what ``summary.json`` holds.
+
+    ``resume`` continues the folder ``out`` (default: ``runs/NAME``) from its last checkpoint to the same numbers as an
+    undisturbed run. ``started`` is ``time.time()`` of the process's start, so that ``seconds`` counts all of it.
+    """
+    trainer = Trainer(config, progress or Progress.for_terminal(), started or time.time())
+    if resume:
+        trainer.reopen(Path(out) if out else Path("runs") / config.run.name)
+    else:
+        trainer.open(Path(out) if out else free_folder(config.run.name))
+    return trainer.run()
+
+
+class Trainer:
+    """One run. The constructor makes and checks every part and writes nothing."""
+
+    folder: RunFolder
+
+    def __init__(self, config: RunConfig, progress: Progress, started: float) -> None:
+        self.config = config
+        self.progress = progress
+        self.started = started
+        self.seconds_before = 0.0  # of earlier processes of this run
+        self.iteration = 0
+        self.pool = build.env_pool(config.env)
+        self.tasks = build.tasks_of(self.pool, config.env.split)
+        view, state_keys = build.first_view(self.pool, self.tasks[0])
+        self.methods = build.methods(config.algorithm, state_keys=state_keys)
+        self.models = build.models(config, self.pool)
+        self.agent = build.chat_agent(config.agent, self.models.renderer, view)
+        self.learner = _learner(config, self.methods, self.models.model)
+        self.policy = build.policy(config, self.models.model)
+        self.rollouts = build.rollouts(config, self.pool, self.agent, self.policy)
+        self.sampler_state: State = _initial_state(self.methods.sampler, config.run.seed)
+        self.panels = panels(config, self.pool, self.agent, self.policy)
+        self.results: dict[str, dict[str, Any]] = {}
+        self.phases: dict[str, float] = {}
+
+    # ── the run folder ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, path: Path) -> None:
+        """Starts a new run folder."""
+        self.folder = RunFolder.create(path, self.config.model_dump(mode="python"))
+
+    def reopen(self, path: Path) -> None:
+        """Continues a run folder from its last checkpoint; one that was stopped before its first starts again. Raises
+        CheckpointError for a folder without a run, or of another seed."""
+        from agentrl.learning import checkpoint
+
+        latest = path / "checkpoints" / "latest"
+        if not (path / "config.toml").is_file():
+            raise CheckpointError(f"there is no run to continue in {path}; start it without --resume")
+        if not latest.exists():
+            self.folder = RunFolder.reopen(path, 0)
+            return
+        training, state = checkpoint.load_state(latest)
+        if missing := {"iteration", "seed", "sampler", "results", "seconds"} - set(state):
+            raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
+        if state["seed"] != self.config.run.seed:
+            raise CheckpointError(f"{path} was started with run.seed = {state['seed']}, not {self.config.run.seed}")
+        weights = checkpoint.load_model(str(latest), self.config.model.dtype).state_dict()
+        try:
+            self.models.model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"the model at {latest} does not fit the run file's [model]") from error
+        self.learner.load_state_dict(training)
+        self.policy.version = self.learner.n_updates
+        self.iteration = state["iteration"]
+        self.sampler_state = state["sampler"]
+        self.results = state["results"]
+        self.seconds_before = state["seconds"]
+        self.folder = RunFolder.reopen(path, self.iteration)
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> dict[str, Any]:
+        """Everything from the first evaluation to the last. An interrupt or error leaves its status in the summary."""
+        config = self.config
+        self.folder.write_summary(self.summary("running"))
+        try:
+            with self.progress.run(self.folder.path, config, self.iteration):
+                if "before" not in self.results:
+                    self.evaluate("before")
+                    self.save()
+                while self.iteration < config.run.iterations:
+                    metrics = self.step()
+                    self.folder.add_metrics(metrics)
+                    self.progress.iteration(metrics)
+                    self.iteration += 1
+                    self.after_iteration()
+                self.evaluate("after")
+                self.compare()
+        except BaseException as error:
+            status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            with suppress(OSError):  # a full disk may be the very error
+                self.folder.write_summary({**self.summary(status), "error": f"{type(error).__name__}: {error}"})
+            raise
+        summary = self.summary("completed")
+        self.folder.write_summary(summary)
+        self.progress.finished(summary, self.folder.path)
+        return summary
+
+    def step(self) -> dict[str, Any]:
+        """One iteration; returns its metrics."""
+        self.phases = {}
+        started = time.perf_counter()
+        with self.timed("rollout"):
+            trajectories, groups = self.collect()
+        metrics = _episode_metrics(trajectories)
+        with self.timed("credit"):
+            members = [member for group in groups for member in group.members]
+            metrics["filtered_groups"] = 1 - len(groups) / max(1, len({t.group for t in trajectories}))
+            table, advantages = self.assign_credit(members) if members else (None, np.zeros(0))
+        with self.timed("training"):
+            if table is not None:
+                metrics.update(self.update(members, table, advantages))
+        with self.timed("storage"):
+            self.folder.add_trajectories(f"iteration_{self.iteration:06d}", trajectories)
+        seconds = time.perf_counter() - started
+        return {
+            "iteration": self.iteration,
+            **metrics,
+            **{f"time/{name}": round(value, 4) for name, value in self.phases.items()},
+            "time/iteration": round(seconds, 4),
+            "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.phases["rollout"], 1e-9), 1),
+        }
+
+    def collect(self) -> tuple[list[Trajectory], list[Group]]:
+        """Everything that was rolled out, and the groups that the filters keep. Filters may ask for more, in a bounded loop."""
+        rolled: list[Trajectory] = []
+        kept: list[Group] = []
+        requests = self.methods.sampler.propose(self.sampler_state, self.iteration, self.tasks)
+        generation = environment = 0.0
+        for attempt in range(self.config.algorithm.refill_rounds + 1):
+            key = ("iteration", self.iteration) if attempt == 0 else ("iteration", self.iteration, "refill", attempt)
+            groups = [
+                Group(members[0].group, [member for member in members if not member.outcome.is_fault])
+                for members in self.rollouts.run(requests, key, self.progress.episode)
+            ]
+            generation += self.rollouts.stats.generation_s
+            environment += self.rollouts.stats.environment_s
+            self.score([member for group in groups for member in group.members])
+            groups = [Group(g.id, [m for m in g.members if not m.outcome.is_fault]) for g in groups]
+            rolled += [member for group in groups for member in group.members]
+            requests = []
+            groups = [group for group in groups if group.members]
+            for method in self.methods.filters:
+                groups, again = method(groups)
+                requests += again
+            kept += groups
+            if not requests:
+                break
+        self.phases |= {"generation": generation, "environment": environment}
+        return rolled, kept
+
+    def score(self, trajectories: Sequence[Trajectory]) -> None:
+        """Adds each score method's part to ``Trajectory.rewards``. A method that still fails at the third try is a fault: its
+        trajectories are taken out."""
+        names = [type(method).__name__ for method in self.methods.scores]
+        for place, method in enumerate(self.methods.scores):
+            name = names[place] if names[place] not in names[:place] else f"{names[place]}_{place}"
+            for attempt in range(3):
+                try:
+                    values = run_to_end(method(trajectories))
+                except Fault as fault:
+                    if attempt < 2:
+                        continue
+                    for trajectory in trajectories:
+                        trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, str(fault)
+                else:
+                    for trajectory, value in zip(trajectories, values, strict=True):
+                        trajectory.rewards[name] = float(value)
+                break
+
+    def assign_credit(self, members: Sequence[Trajectory]) -> tuple[TurnTable, np.ndarray]:
+        """The table with the reward methods' columns, and the advantage of each row, [K]."""
+        table = TurnTable.from_trajectories(members)
+        for method in self.methods.rewards:
+            table = table.with_columns(**method(table))
+        for turn, penalty in zip((turn for member in members for turn in member.turns), table["penalty"], strict=True):
+            turn.penalty = float(penalty)  # for who reads the record
+        advantages = np.zeros(table.n_rows)
+        for method in self.methods.credit:
+            if "advantage" in columns(method):  # it modulates what the ones before it gave
+                advantages = method(table.with_columns(advantage=advantages))
+            else:
+                advantages = advantages + method(table)
+        return table, advantages
+
+    def update(self, members: Sequence[Trajectory], table: TurnTable, advantages: np.ndarray) -> dict[str, float]:
+        """The iteration's updates; returns the mean of their metrics."""
+        from agentrl.learning.samples import make_samples
+
+        config = self.config.algorithm
+        samples = make_samples(members)
+        if not samples:  # no prompt fitted the context
+            return {}
+        data = self.learner.prepare(samples, advantages, table)
+        measured: list[Mapping[str, float]] = []
+        for epoch in range(config.epochs):
+            order = seeding.stream(self.config.run.seed, "updates", self.iteration, epoch).permutation(len(samples))
+            for chosen in np.array_split(order, min(config.updates_per_iteration, len(samples))):
+                measured.append(self.learner.update(samples, data, table, [int(index) for index in chosen]))
+        self.policy.version = self.learner.n_updates
+        observe = getattr(self.methods.sampler, "observe", None)
+        if observe is not None:
+            self.sampler_state = observe(self.sampler_state, table, None)
+        result = {name: float(np.mean([m[name] for m in measured if name in m])) for name in measured[0]}
+        result["n_updates"] = self.learner.n_updates
+        result["advantage/zero_fraction"] = float(np.mean(advantages == 0))
+        for method in self.methods.credit:
+            result.update(getattr(method, "anchor_statistics", lambda _: {})(table))
+        return result
+
+    def after_iteration(self) -> None:
+        """What is due every so many iterations."""
+        config = self.config
+        every, last = config.evaluation.every, config.run.iterations
+        if every and self.iteration % every == 0 and self.iteration < last:
+            self.evaluate(f"iteration_{self.iteration}", only=("sampled",))
+        if self.iteration % config.checkpoint.every == 0 or self.iteration == last:
+            self.save()
+
+    # ── evaluation ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def evaluate(self, name: str, only: Sequence[str] = ()) -> None:
+        """Plays the panels and keeps their results under ``name``."""
+        found: dict[str, Any] = {}
+        for panel, (rollouts, tasks) in self.panels.items():
+            if only and panel not in only:
+                continue
+            self.progress.panel(f"{name}/{panel}", len(tasks))
+            result = run_panel(rollouts, tasks, f"{name}/{panel}", self.progress.episode)
+            successes = [None if t.outcome.is_fault else bool(t.success) for t in result.trajectories]
+            found[panel] = {**result.to_dict(), "successes": successes}
+            self.folder.add_trajectories(f"eval_{name}_{panel}", result.trajectories)
+            self.progress.evaluated(f"{name}/{panel}", found[panel])
+        self.results[name] = found
+        self.folder.write_summary(self.summary("running"))
+
+    def compare(self) -> None:
+        """The difference between the first and the last evaluation, task by task."""
+        before, after = self.results["before"], self.results["after"]
+        self.results["difference"] = {}
+        for panel in before:
+            pairs = zip(before[panel]["successes"], after[panel]["successes"], strict=True)
+            scored = [(first, last) for first, last in pairs if first is not None and last is not None]
+            value, interval = paired_difference([first for first, _ in scored], [last for _, last in scored])
+            self.results["difference"][panel] = {"value": value, "ci95": list(interval)}
+
+    def summary(self, status: str) -> dict[str, Any]:
+        """What ``summary.json`` holds: the sampled panel's numbers first, the others beside it."""
+        shown: dict[str, Any] = {}
+        for name, panels in self.results.items():
+            plain = {p: {k: v for k, v in r.items() if k != "successes"} for p, r in panels.items()}
+            shown[name] = {**plain.pop("sampled", {}), **plain}
+        return {
+            "status": status,
+            "seconds": round(self.seconds_before + time.time() - self.started, 1),
+            "iterations": self.iteration,
+            "eval": shown,
+            "seed": self.config.run.seed,
+            "n_updates": self.learner.n_updates,
+            "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
+            "threads": self.config.resources.threads,
+        }
+
+    def save(self) -> None:
+        """A checkpoint that a resume continues from."""
+        from agentrl.learning import checkpoint
+
+        state = {
+            "iteration": self.iteration,
+            "seed": self.config.run.seed,
+            "sampler": self.sampler_state,
+            "results": self.results,
+            "seconds": self.seconds_before + time.time() - self.started,
+        }
+        checkpoint.save(
+            self.folder.checkpoints,
+            self.iteration,
+            model=self.models.model,
+            tokenizer=self.models.tokenizer,
+            training=self.learner.state_dict(),
+            state=state,
+            keep=self.config.checkpoint.keep,
+        )
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Adds the seconds of a block to a phase of this iteration."""
+        started = time.perf_counter()
+        yield
+        self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
+
+
+def run_panel(
+    rollouts: Rollouts, tasks: Sequence[Task], name: str, on_done: Callable[[Trajectory], None] | None = None
+) -> Evaluation:
+    """Plays one episode on each task."""
+    started = time.perf_counter()
+    groups = rollouts.run([RolloutRequest(task, 1) for task in tasks], ("eval", name), on_done)
+    return Evaluation([group[0] for group in groups], time.perf_counter() - started)
+
+
+def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
+    from agentrl.learning.learner import Learner, OptimizerSettings
+
+    fields = config.optimizer.model_dump(exclude={"token_budget"})
+    updates = config.run.iterations * config.algorithm.updates_per_iteration * config.algorithm.epochs
+    return Learner(
+        model=model,
+        loss=methods.loss,
+        regularizers=methods.regularizers,
+        token_weights=methods.token_weights,
+        settings=OptimizerSettings(**fields, total=updates),
+        token_budget=config.optimizer.token_budget,
+        old_logprobs=config.algorithm.old_logprobs,
+        with_reference=methods.needs("logp_ref"),
+    )
+
+
+def panels(config: RunConfig, pool: Any, agent: Any, policy: Any) -> dict[str, tuple[Rollouts, Sequence[Task]]]:
+    """The evaluation's panels: ``sampled`` and ``greedy`` on the split, ``games`` on real games."""
+    table = config.evaluation
+    found: dict[str, tuple[Rollouts, Sequence[Task]]] = {}
+
+    def panel(pool: Any, temperature: float, max_turns: int | None) -> Rollouts:
+        hot = config.model_copy(update={"rollout": config.rollout.model_copy(update={"temperature": temperature})})
+        return build.rollouts(hot, pool, agent, policy, max_turns=max_turns)
+
+    if table.episodes:
+        tasks = build.tasks_of(pool, table.split)[: table.episodes]
+        found["sampled"] = (panel(pool, table.temperature, table.max_turns), tasks)
+        if table.greedy:
+            found["greedy"] = (panel(pool, 0.0, table.max_turns), tasks)
+    if table.games is not None:
+        games = build.env_pool(config.env, games=table.games)
+        tasks = {task.id: task for split in build.SPLITS for task in _tasks_or_none(games, split)}
+        found["games"] = (panel(games, table.temperature, table.games_max_turns), list(tasks.values()))
+    return found
+
+
+def _tasks_or_none(pool: Any, split: str) -> Sequence[Task]:
+    env = pool.take()
+    tasks = env.get_wrapper_attr("tasks")(split)
+    pool.put(env)
+    return tasks
+
+
+def _initial_state(sampler: Any, seed: int) -> State:
+    init = getattr(sampler, "init", None)
+    return init(seed) if init is not None else {}
+
+
+def _episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Names as TRL's, verl's and verl-agent's users know them. Over all trajectories that were scored, filtered or not."""
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    lengths = [len(call.completion_ids) for turn in turns for call in turn.calls]
+    n = max(1, len(trajectories))
+    return {
+        "episode/success_rate": sum(t.success for t in trajectories) / n,
+        "reward/mean": sum(t.reward for t in trajectories) / n,
+        "reward/std": float(np.std([t.reward for t in trajectories])) if trajectories else 0.0,
+        "episode/turns": len(turns) / n,
+        "episode/valid_action_ratio": sum(turn.valid for turn in turns) / max(1, len(turns)),
+        "episode/max_turns_ratio": sum(t.outcome is Outcome.MAX_TURNS for t in trajectories) / n,
+        "completions/mean_length": float(np.mean(lengths)) if lengths else 0.0,
+        "n_trajectories": len(trajectories),
+        "n_turns": len(turns),
+        "n_sampled_tokens": int(sum(lengths)),
+    }

@@ -1,0 +1,68 @@
+"""Results of a panel and their intervals; and the examples in docstrings."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+
+import pytest
+
+from agentrl.evaluation import Evaluation, paired_difference, wilson
+from agentrl.types import Outcome, Task, Trajectory, Turn
+
+
+def trajectory(kind: str, success: bool, outcome: Outcome = Outcome.TERMINATED, valid: tuple[bool, ...] = (True,)):
+    turns = [Turn("o", valid=flag, reward=float(success)) for flag in valid]
+    return Trajectory("t", "toy", Task("a", type=kind), turns=turns, success=success, outcome=outcome)
+
+
+def test_faults_are_counted_and_are_no_part_of_a_rate() -> None:
+    panel = [
+        trajectory("look", True),
+        trajectory("look", False, Outcome.MAX_TURNS, (True, False, False)),
+        trajectory("", True),
+        trajectory("look", True, Outcome.ENV_FAULT),
+    ]
+    found = Evaluation(panel, 1.23456).to_dict()
+    assert (found["n"], found["faults"], found["seconds"]) == (3, 1, 1.235)
+    assert found["success_rate"] == found["score"] == pytest.approx(2 / 3)
+    assert (found["mean_turns"], found["valid_action_ratio"]) == (pytest.approx(5 / 3), 3 / 5)
+    assert found["ci95"] == list(wilson(2, 3))
+    assert {kind: rates["n"] for kind, rates in found["by_type"].items()} == {"look": 2, "all": 1}
+
+
+def test_an_empty_panel_has_rates_too() -> None:
+    found = Evaluation([trajectory("", True, Outcome.POLICY_FAULT)], 0.0).to_dict()
+    assert (found["success_rate"], found["n"], found["ci95"], found["by_type"]) == (0.0, 0, [0.0, 1.0], {})
+
+
+def test_wilson_stays_within_the_unit_interval_and_shrinks() -> None:
+    assert wilson(0, 5)[0] == 0.0 and wilson(5, 5)[1] == 1.0
+    widths = [high - low for low, high in (wilson(n // 2, n) for n in (10, 100, 1000))]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_paired_difference_by_hand() -> None:
+    """12 gained, 2 lost of 40: centre 10/42, half width z·sqrt(15 - 100/42)/42."""
+    before = [False] * 12 + [True] * 2 + [True] * 26
+    after = [True] * 12 + [False] * 2 + [True] * 26
+    value, (low, high) = paired_difference(before, after)
+    assert value == 0.25
+    assert (low, high) == pytest.approx((0.0723229, 0.4038676), abs=1e-6)
+    assert paired_difference(after, before)[1] == pytest.approx((-high, -low))
+    assert paired_difference([], []) == (0.0, (-1.0, 1.0))
+    with pytest.raises(ValueError, match="of one length, got 1 and 0"):
+        paired_difference([True], [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("types", "seeding", "chat.parser", "agents.memory", "policies.scripted"),
+        *("evaluation.statistics", "learning.samples", "algorithms.table"),
+    ],
+)
+def test_the_examples_in_docstrings(name: str) -> None:
+    module = importlib.import_module(f"agentrl.{name}")
+    found = doctest.testmod(module)
+    assert found.attempted > 0 and found.failed == 0
