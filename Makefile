@@ -46,8 +46,9 @@ bench: $(VENV)/.alfworld ## the measurements in tests/benchmarks
 	$(BIN)/agentrl bench all
 
 warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
-	$(BIN)/agentrl demos configs/warmstart.toml
-	$(BIN)/agentrl sft configs/warmstart.toml
+	rm -rf runs/warmstart-demos
+	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
+	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
 
 clean: ## remove the environment, caches and build folders; runs/ stays
 	rm -rf $(VENV) build dist agentrl_toolkit.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis

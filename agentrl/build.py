@@ -72,6 +72,14 @@ def tasks_of(pool: EnvPool, split: str) -> Sequence[Task]:
     return found
 
 
+def check_tasks(pool: EnvPool, tasks: Sequence[Task]) -> None:
+    """Starts each task once, so that a game which cannot be read is an error here, and not a fault in the middle of a run."""
+    env = pool.take()
+    for task in tasks:
+        env.reset(seed=task.seed, options={"task": task})
+    pool.put(env)
+
+
 def first_view(pool: EnvPool, task: Task) -> tuple[View, bool]:
     """What an agent sees first on a task, and whether the environment gives state keys."""
     env = pool.take()
@@ -183,6 +191,11 @@ def rollouts(config: RunConfig, pool: EnvPool, agent: Any, policy: Any, *, max_t
 
 
 def policy(config: RunConfig, model: Any) -> Any:
-    """The policy that samples from the learner's model."""
+    """The policy that samples from the learner's model. Raises ConfigError for one that cannot."""
     cls = registry.get("policy", config.rollout.policy)
+    if "trainable" not in getattr(cls, "capabilities", ()):
+        raise ConfigError(
+            f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
+            'use "transformers"'
+        )
     return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size)

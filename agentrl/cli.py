@@ -215,6 +215,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Idle threads must sleep, not spin: beside any other process, spinning makes training several times slower. The OpenMP
     # runtime reads this when torch is imported, which every command does after this line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a user's own modules: module:attribute in a run file, module:my/Env-v0
     try:
         app.cli(prog="agentrl", description="Train, evaluate and inspect language-model agents.", args=arguments)
     except UserError as error:
@@ -225,7 +227,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
-    except (AgentRLError, FloatingPointError, OSError) as error:  # a run that failed, numbers that are none, a full disk
+    except (
+        AgentRLError,
+        FloatingPointError,
+        OSError,
+    ) as error:  # a run that failed, numbers that are none, a full disk
         print(f"agentrl: {error}", file=sys.stderr)
         return 1
     return 0

@@ -152,11 +152,13 @@ class DemosTable(Table):
 
 
 class SftTable(Table):
-    """Supervised learning. ``balance``: draw samples by 1/√(count of the action's first word) ("verb") or evenly ("none")."""
+    """Supervised learning. ``balance``: draw samples by 1/√(count of the action's first word) ("verb") or evenly ("none").
+    ``context_weight`` also trains the prompt's tokens, at that weight against 1 for a demonstrated token."""
 
     updates: Positive = 1000
     batch_size: Positive = 128
     balance: Literal["verb", "none"] = "verb"
+    context_weight: Fraction = 0.0
 
 
 class RunConfig(Table):

@@ -102,7 +102,7 @@ class TextEnv(gymnasium.Env[str, str]):
         raise GameError(f"no task '{task_id}' in {type(self).__name__}.{did_you_mean(task_id, known[:2000])}")
 
 
-def make(env_id: str, **options: Any) -> gymnasium.Env[str, str]:
+def make(env_id: str, /, **options: Any) -> gymnasium.Env[str, str]:
     """``gymnasium.make`` after agentrl's plug-ins have registered their environments, with one clear error.
 
     ``MODULE:ID`` imports MODULE first, as Gymnasium does. Raises ConfigError for an unknown id or option.
@@ -114,10 +114,10 @@ def make(env_id: str, **options: Any) -> gymnasium.Env[str, str]:
         return gymnasium.make(env_id, disable_env_checker=True, **options)
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
         raise ConfigError(f"no environment '{env_id}'.{did_you_mean(env_id, registered())}") from error
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(f"environment '{env_id}' cannot be made: {error}") from error
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        if not any(words in str(error) for words in ("unexpected keyword argument", "multiple values for")):
             raise
         raise ConfigError(f"environment '{env_id}': {str(error).split(chr(10))[0]}") from error
 

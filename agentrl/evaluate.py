@@ -7,6 +7,7 @@ checkpoint:PATH                                  a run folder, or a checkpoint; 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,11 @@ def evaluate(
             f"no policy is called '{policy}'.{did_you_mean(kind, known)} Write checkpoint:PATH for a model."
         )
     tasks = build.tasks_of(rollouts.pool, split)[:episodes]
+    if "games" in table.options:
+        build.check_tasks(rollouts.pool, tasks)
     folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
-    result = run_panel(rollouts, tasks, split)
+    with folder.or_nothing() if folder is not None else nullcontext():
+        result = run_panel(rollouts, tasks, split)
     summary = {"env": env, "policy": policy, "split": split, "seed": seed, **result.to_dict()}
     if folder is not None:
         folder.add_trajectories("eval", result.trajectories)
@@ -112,7 +116,7 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     table = Table(title=f"{result['env']}  {result['policy']}  {result['split']}", title_justify="left", box=None)
     for heading in ("task type", "n", "success", "turns", "valid actions"):
         table.add_column(heading, justify="left" if heading == "task type" else "right")
-    for name, row in [*result["by_type"].items(), ("all", result)]:
+    for name, row in [*(item for item in result["by_type"].items() if item[0] != "all"), ("all", result)]:
         cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
         table.add_row(name, *cells)
     console = Console()

@@ -14,13 +14,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 import zstandard
 
-from agentrl.errors import CheckpointError, ConfigError
+from agentrl.errors import CheckpointError, ConfigError, UserError
 from agentrl.types import Trajectory
 
 
@@ -76,7 +77,9 @@ class RunFolder:
             problem = "exists already; continue it with --resume or choose another folder with --out"
             raise ConfigError(f"{path} {problem}") from error
         except OSError as error:
-            raise ConfigError(f"the run folder {path} cannot be written: {error.strerror}; choose another with --out") from error
+            raise ConfigError(
+                f"the run folder {path} cannot be written: {error.strerror}; choose another with --out"
+            ) from error
         return folder
 
     @classmethod
@@ -92,6 +95,15 @@ class RunFolder:
             else:
                 leftover.unlink(missing_ok=True)
         return folder
+
+    @contextmanager
+    def or_nothing(self) -> Iterator[None]:
+        """Removes the folder again where the block finds that what the user gave cannot be used."""
+        try:
+            yield
+        except UserError:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``; a last line that a kill cut short is left out. Raises CheckpointError for any

@@ -34,7 +34,8 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
     view, _ = build.first_view(pool, tasks[0])
     tokenizer, renderer = build.tokenizer(config, pool)
     agent = DemonstratorAgent(
-        build.chat_agent(config.agent, renderer, view), registry.build("agent", table.agent, "demos.agent"),
+        build.chat_agent(config.agent, renderer, view),
+        registry.build("agent", table.agent, "demos.agent"),
         table.imitate_noise,
     )
     rollouts = build.rollouts(config, pool, agent, None)
@@ -44,7 +45,8 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
     progress.panel("demonstrations", table.episodes)
     for start in range(0, table.episodes, CHUNK):
         chosen = tasks[table.first + start : table.first + min(start + CHUNK, table.episodes)]
-        groups = rollouts.run([RolloutRequest(task, 1) for task in chosen], ("demos", start), progress.episode)
+        with folder.or_nothing():
+            groups = rollouts.run([RolloutRequest(task, 1) for task in chosen], ("demos", start), progress.episode)
         kept = [t for (t,) in groups if not t.outcome.is_fault and (t.success or not table.only_success)]
         folder.add_trajectories(f"demos_{start:06d}", kept)
         played += [t for (t,) in groups]
@@ -60,7 +62,10 @@ def read_demos(folder: Path) -> list[Trajectory]:
     files = sorted((folder / "trajectories").glob("demos_*.jsonl.zst"))
     if not files:
         raise CheckpointError(f"{folder} holds no demonstrations; make them with `agentrl demos CONFIG --out {folder}`")
-    return [trajectory for file in files for trajectory in read_trajectories(file)]
+    found = [trajectory for file in files for trajectory in read_trajectories(file)]
+    if not any(trajectory.turns for trajectory in found):
+        raise CheckpointError(f"{folder} holds demonstrations without a single turn; was any episode kept?")
+    return found
 
 
 def run_sft(
@@ -99,6 +104,7 @@ def run_sft(
         updates=config.sft.updates,
         batch_size=config.sft.batch_size,
         balance=config.sft.balance,
+        context_weight=config.sft.context_weight,
         seed=config.run.seed,
         on_update=on_update,
     )

@@ -72,6 +72,7 @@ class Trainer:
         self.policy = build.policy(config, self.models.model)
         self.rollouts = build.rollouts(config, self.pool, self.agent, self.policy)
         self.sampler_state: State = _initial_state(self.methods.sampler, config.run.seed)
+        self.methods.sampler.propose(self.sampler_state, 0, self.tasks)  # what it cannot do is an error now
         self.panels = panels(config, self.pool, self.agent, self.policy)
         self.results: dict[str, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
@@ -377,6 +378,7 @@ def panels(config: RunConfig, pool: Any, agent: Any, policy: Any) -> dict[str, t
     if table.games is not None:
         games = build.env_pool(config.env, games=table.games)
         tasks = {task.id: task for split in build.SPLITS for task in _tasks_or_none(games, split)}
+        build.check_tasks(games, list(tasks.values()))
         found["games"] = (panel(games, table.temperature, table.games_max_turns), list(tasks.values()))
     return found
 

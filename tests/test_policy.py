@@ -60,6 +60,20 @@ def test_what_is_drawn_does_not_depend_on_the_batch(model) -> None:
         np.testing.assert_allclose(done.logprobs, alone.logprobs, atol=1e-5)
 
 
+def test_equal_prompts_are_read_once_and_drawn_apart(model, monkeypatch) -> None:
+    asked = [replace(request, id=f"{request.id}/{n}", sampling=replace(request.sampling, key=(request.id, n)))
+             for request in requests(max_tokens=8) for n in range(3)]  # fmt: skip
+    alone = TransformersPolicy(model, batch_size=1).generate_batch(asked)
+    widths, forward = [], model.forward
+    monkeypatch.setattr(model, "forward", lambda **inputs: widths.append(len(inputs["input_ids"])) or forward(**inputs))
+    together = TransformersPolicy(model).generate_batch(asked)
+    assert widths[:2] == [len(PROMPTS), len(asked)]
+    assert [done.ids for done in together] == [done.ids for done in alone]
+    assert len({tuple(done.ids) for done in together}) > len(PROMPTS)
+    for done, one in zip(together, alone, strict=True):
+        np.testing.assert_allclose(done.logprobs, one.logprobs, atol=1e-5)
+
+
 def test_rows_leave_the_batch_when_they_are_done(model) -> None:
     """Limits of 1 to 5 tokens: each row is still what it is alone, and the model is fed live rows only."""
     asked = [replace(r, sampling=replace(r.sampling, max_tokens=n + 1, stop_ids=())) for n, r in enumerate(requests())]

@@ -91,7 +91,6 @@ def test_a_run_folder(tmp_path: Path) -> None:
 
 def test_free_folder_counts_up(tmp_path: Path) -> None:
     assert store.free_folder("a", tmp_path) == tmp_path / "a"
-    (tmp_path / "a").mkdir()
     (tmp_path / "a-2").mkdir()
     assert store.free_folder("a", tmp_path) == tmp_path / "a-3"
 

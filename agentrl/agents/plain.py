@@ -107,7 +107,8 @@ class _DemoSession:
             raise ConfigError(f"the model's tokenizer or the action format cannot write the action {decision.action!r}")
         if agent.context is not None and len(prompt) + len(ids) > agent.context:
             return Decision("", valid=False, problem="the prompt no longer fits the context", over_budget=True)
-        call = Call(role="agent", prompt_ids=prompt, completion_ids=ids, source="demo")
+        imitated = decision.deliberate or self.imitate_noise
+        call = Call(role="agent", prompt_ids=prompt, completion_ids=ids, trainable=imitated, source="demo")
         self.chat.record(view, call, decision.action)
         return Decision(decision.action, [call])
 

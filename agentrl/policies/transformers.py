@@ -2,7 +2,8 @@
 
 Batches hold live requests only. The log-prob of every sampled token is that of the distribution it was drawn from:
 log-softmax(logits / temperature). Each request has its own random stream (``Sampling.key``), so what it draws does not
-depend on who shares its batch. Prompts are padded on the left; rows that have stopped leave the batch.
+depend on who shares its batch. Equal prompts are read once, prompts are padded on the left, rows that have stopped leave
+the batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from agentrl import seeding
 from agentrl.errors import ConfigError
 from agentrl.policies.base import Request
 from agentrl.registry import register
-from agentrl.types import Completion
+from agentrl.types import Completion, Sampling
 
 
 @register("policy", "transformers")
@@ -56,14 +57,16 @@ class TransformersPolicy:
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
         device = next(self.model.parameters()).device
-        ids, mask = _pad_left([request.prompt_ids for request in requests], device)
+        prompts = {tuple(request.prompt_ids): None for request in requests}  # members of a group begin alike
+        place = {prompt: row for row, prompt in enumerate(prompts)}
+        rows = torch.tensor([place[tuple(request.prompt_ids)] for request in requests], device=device)
+        inputs, mask = _pad_left(list(prompts), device)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
         uniforms = [self._uniforms(request) for request in requests]
         done = [Completion(ids=[], logprobs=[], finish="length", version=self.version) for _ in requests]
         live = list(range(len(requests)))
         cache: Any = None
-        position = mask.sum(1, keepdim=True) - 1
-        inputs, positions = ids, (mask.cumsum(1) - 1).clamp(min=0)
-        for turn_token in range(max(request.sampling.max_tokens for request in requests)):
+        for number in range(max(request.sampling.max_tokens for request in requests)):
             output = self.model(
                 input_ids=inputs,
                 attention_mask=mask,
@@ -72,35 +75,42 @@ class TransformersPolicy:
                 use_cache=True,
                 logits_to_keep=1,
             )
-            cache = output.past_key_values
+            cache, logits, position = output.past_key_values, output.logits[:, -1], positions[:, -1:]
+            if number == 0 and len(prompts) < len(requests):
+                cache.batch_select_indices(rows)
+                logits, mask, position = logits[rows], mask[rows], position[rows]
             samplings = [requests[index].sampling for index in live]
-            drawn = [uniforms[index][turn_token] for index in live]
-            tokens, logprobs = sample(output.logits[:, -1], [s.temperature for s in samplings], drawn)
-            keep: list[int] = []
-            for row, index in enumerate(live):
-                done[index].ids.append(tokens[row])
-                done[index].logprobs.append(logprobs[row])  # type: ignore[union-attr]
-                if tokens[row] in samplings[row].stop_ids:
-                    done[index].finish = "stop"
-                elif turn_token + 1 < samplings[row].max_tokens:
-                    keep.append(row)
+            drawn = [uniforms[index][number] for index in live]
+            tokens, logprobs = sample(logits, [s.temperature for s in samplings], drawn)
+            keep = [
+                row for row, index in enumerate(live) if _add(done[index], tokens[row], logprobs[row], samplings[row])
+            ]
             if not keep:
                 break
-            position = position + 1
             if len(keep) < len(live):
-                rows = torch.tensor(keep, device=device)
-                cache.batch_select_indices(rows)
-                mask, position = mask[rows], position[rows]
-                tokens = [tokens[row] for row in keep]
+                kept = torch.tensor(keep, device=device)
+                cache.batch_select_indices(kept)
+                mask, position = mask[kept], position[kept]
                 live = [live[row] for row in keep]
-            inputs = torch.tensor(tokens, device=device).unsqueeze(1)
+            inputs = torch.tensor([tokens[row] for row in keep], device=device).unsqueeze(1)
             mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-            positions = position
+            positions = position + 1
         return done
 
     def _uniforms(self, request: Request) -> np.ndarray:
         """[max_tokens] uniform numbers of the request's own stream; unused ones cost nothing."""
         return seeding.stream(self.root_seed, "sampling", *request.sampling.key).random(request.sampling.max_tokens)
+
+
+def _add(completion: Completion, token: int, logprob: float, sampling: Sampling) -> bool:
+    """Appends what was sampled; whether the completion goes on."""
+    completion.ids.append(token)
+    assert completion.logprobs is not None
+    completion.logprobs.append(logprob)
+    if token in sampling.stop_ids:
+        completion.finish = "stop"
+        return False
+    return len(completion.ids) < sampling.max_tokens
 
 
 def sample(
