@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypedDict
 
 Json = Any  # whatever json.dumps accepts
@@ -180,24 +180,29 @@ class Trajectory:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Json]:
-        """Plain JSON types only."""
-        record = asdict(self)
+        """Plain JSON types only. Lists are shared, not copied: it is for writing down."""
+        record = _shallow(self)
         record["outcome"] = str(self.outcome)
-        record["task"]["options"] = dict(self.task.options)
+        record["task"] = {**_shallow(self.task), "options": dict(self.task.options), "hints": list(self.task.hints)}
+        record["turns"] = [{**_shallow(turn), "calls": [_shallow(call) for call in turn.calls]} for turn in self.turns]
         return record
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Json]) -> Trajectory:
         """The inverse of ``to_dict``. Raises TypeError or KeyError for a record of another shape."""
-        fields = dict(record)
-        task = dict(fields["task"])
+        parts = dict(record)
+        task = dict(parts["task"])
         task["hints"] = tuple(task.get("hints", ()))
-        fields["task"] = Task(**task)
-        fields["outcome"] = Outcome(fields["outcome"])
-        fields["turns"] = [
-            Turn(**{**turn, "calls": [Call(**call) for call in turn["calls"]]}) for turn in fields["turns"]
+        parts["task"] = Task(**task)
+        parts["outcome"] = Outcome(parts["outcome"])
+        parts["turns"] = [
+            Turn(**{**turn, "calls": [Call(**call) for call in turn["calls"]]}) for turn in parts["turns"]
         ]
-        return cls(**fields)
+        return cls(**parts)
+
+
+def _shallow(record: Any) -> dict[str, Json]:
+    return {spec.name: getattr(record, spec.name) for spec in fields(record)}
 
 
 @dataclass(slots=True)
