@@ -72,6 +72,16 @@ def tasks_of(pool: EnvPool, split: str) -> Sequence[Task]:
     return found
 
 
+def first_tasks(pool: EnvPool, split: str, n: int, where: str) -> Sequence[Task]:
+    """The first ``n`` tasks of a split (0: all). Raises ConfigError where it has fewer; ``where`` names the setting."""
+    tasks = tasks_of(pool, split)
+    if n > len(tasks):
+        raise ConfigError(
+            f"{where} = {n}, but the split '{split}' has {len(tasks)} tasks; ask for {len(tasks)} or fewer"
+        )
+    return tasks[:n] if n else tasks[:]
+
+
 def check_tasks(pool: EnvPool, tasks: Sequence[Task]) -> None:
     """Starts each task once, so that a game which cannot be read is an error here, and not a fault in the middle of a run."""
     env = pool.take()

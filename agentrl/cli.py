@@ -110,7 +110,7 @@ def eval_(
     Args:
         env: An environment id, as in agentrl/Household-v0.
         policy: random, oracle, expert, or checkpoint:PATH (a run folder or a checkpoint of one).
-        episodes: How many tasks, the first of the split.
+        episodes: How many tasks, the first of the split; 0 for all.
         split: train, valid_seen or valid_unseen.
         seed: The root of all random streams.
         temperature: Of a checkpoint's sampling; 0 is greedy.

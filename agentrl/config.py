@@ -197,6 +197,33 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     return config
 
 
+def config_difference(old: RunConfig, new: RunConfig) -> str:
+    """The keys that decide the numbers of a run and differ, as one line; "" where none does.
+
+    Length, panels, checkpoints and resources may change between the parts of a run; what is played and learnt may not.
+    """
+    free = ("run.iterations", "run.name", "evaluation.", "checkpoint.", "resources.", "demos.", "sft.")
+    before, after = flat(old.model_dump()), flat(new.model_dump())
+    found = [
+        f"{key} = {before.get(key)!r}, now {after.get(key)!r}"
+        for key in sorted({*before, *after})
+        if before.get(key) != after.get(key) and not key.startswith(free)
+    ]
+    return "; ".join(found)
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A table of tables by dotted keys.
+
+    >>> flat({"run": {"seed": 1}})
+    {'run.seed': 1}
+    """
+    found: dict[str, Any] = {}
+    for key, value in table.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found
+
+
 def find(name: str) -> Path:
     """A run file by path, or one that ships with agentrl by its name (``quickstart``)."""
     shipped = Path(__file__).parent / "configs" / f"{name.removesuffix('.toml').removeprefix('configs/')}.toml"

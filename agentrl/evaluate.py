@@ -6,6 +6,7 @@ checkpoint:PATH                                  a run folder, or a checkpoint; 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -37,11 +38,11 @@ def evaluate(
     options: Mapping[str, Any] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Plays the first ``episodes`` tasks of a split and returns success_rate, n, ci95 (Wilson), by_type, mean_turns,
+    """Plays the first ``episodes`` tasks of a split (0, or more than there are: all) and returns success_rate, n, ci95 (Wilson), by_type, mean_turns,
     valid_action_ratio, faults and seconds. Raises ConfigError or CheckpointError for what cannot be evaluated."""
-    if episodes < 1 or max_turns < 1 or temperature < 0:
-        raise ConfigError("wanted episodes and max_turns of at least 1 and a temperature of at least 0; got "
-                          f"{episodes}, {max_turns}, {temperature}")  # fmt: skip
+    if episodes < 0 or max_turns < 1 or temperature < 0:
+        raise ConfigError("wanted episodes and temperature of at least 0 and max_turns of at least 1; got "
+                          f"{episodes}, {temperature}, {max_turns}")  # fmt: skip
     table = EnvTable(id=env, options=dict(options or {}), split=split, max_turns=max_turns)
     kind, _, rest = policy.partition(":")
     if kind == "checkpoint":
@@ -56,7 +57,10 @@ def evaluate(
         raise ConfigError(
             f"no policy is called '{policy}'.{did_you_mean(kind, known)} Write checkpoint:PATH for a model."
         )
-    tasks = build.tasks_of(rollouts.pool, split)[:episodes]
+    available = len(build.tasks_of(rollouts.pool, split))
+    if episodes > available:
+        print(f"note: the split '{split}' has {available} tasks, so {available} episodes are played", file=sys.stderr)
+    tasks = build.first_tasks(rollouts.pool, split, min(episodes, available), "episodes")
     if "games" in table.options:
         build.check_tasks(rollouts.pool, tasks)
     folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))

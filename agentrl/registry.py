@@ -105,9 +105,12 @@ def get(kind: str, name: str) -> Any:
     module, colon, attribute = name.partition(":")
     if colon:
         try:
-            return getattr(importlib.import_module(module), attribute)
+            found = getattr(importlib.import_module(module), attribute)
         except (ImportError, AttributeError) as error:
             raise RegistryError(f"{kind} '{name}' cannot be imported: {error}") from error
+        if getattr(found, "stage", kind) != kind:
+            raise RegistryError(f"'{name}' is a {found.stage}, and a {kind} is wanted here")
+        return found
     raise RegistryError(f"no {kind} is called '{name}'.{did_you_mean(name, _table[kind])}")
 
 

@@ -12,7 +12,7 @@ from agentrl.config import RunConfig
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.evaluation import Evaluation
-from agentrl.store import RunFolder, free_folder, read_trajectories
+from agentrl.store import RunFolder, free_folder, read_trajectories, write_atomic
 from agentrl.types import RolloutRequest, Trajectory
 
 CHUNK = 500  # episodes a file
@@ -119,6 +119,7 @@ def run_sft(
     if export is not None:
         for part in parts.values():
             part.save_pretrained(export)
+        write_atomic(export / "config.toml", (folder.path / "config.toml").read_bytes())  # how it is prompted
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
     folder.write_summary(summary)
     return summary

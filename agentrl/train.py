@@ -18,12 +18,12 @@ import numpy as np
 from agentrl import build, seeding
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.method import columns
-from agentrl.config import RunConfig
+from agentrl.config import RunConfig, config_difference, load
 from agentrl.console import Progress
-from agentrl.errors import CheckpointError, Fault
+from agentrl.errors import CheckpointError, UserError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.rollout import Rollouts
-from agentrl.rollout.pool import _run_to_end as run_to_end
+from agentrl.rollout.pool import run_to_end
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
 
@@ -85,20 +85,20 @@ class Trainer:
 
     def reopen(self, path: Path) -> None:
         """Continues a run folder from its last checkpoint; one that was stopped before its first starts again. Raises
-        CheckpointError for a folder without a run, or of another seed."""
+        CheckpointError for a folder without a run, or one of another run file (its length, panels and resources may differ)."""
         from agentrl.learning import checkpoint
 
         latest = path / "checkpoints" / "latest"
         if not (path / "config.toml").is_file():
             raise CheckpointError(f"there is no run to continue in {path}; start it without --resume")
+        if changed := config_difference(load(path / "config.toml"), self.config):
+            raise CheckpointError(f"{path} was started with another run file: {changed}; start anew without --resume")
         if not latest.exists():
             self.folder = RunFolder.reopen(path, 0)
             return
         training, state = checkpoint.load_state(latest)
         if missing := {"iteration", "seed", "sampler", "results", "seconds"} - set(state):
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
-        if state["seed"] != self.config.run.seed:
-            raise CheckpointError(f"{path} was started with run.seed = {state['seed']}, not {self.config.run.seed}")
         weights = checkpoint.load_model(str(latest), self.config.model.dtype).state_dict()
         try:
             self.models.model.load_state_dict(weights)
@@ -203,11 +203,13 @@ class Trainer:
             for attempt in range(3):
                 try:
                     values = run_to_end(method(trajectories))
-                except Fault as fault:
+                except UserError:
+                    raise
+                except Exception as error:  # a judge or server of the user's choice: any failure of it is a fault
                     if attempt < 2:
                         continue
                     for trajectory in trajectories:
-                        trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, str(fault)
+                        trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name}: {error!r}"
                 else:
                     for trajectory, value in zip(trajectories, values, strict=True):
                         trajectory.rewards[name] = float(value)
@@ -218,14 +220,15 @@ class Trainer:
         table = TurnTable.from_trajectories(members)
         for method in self.methods.rewards:
             table = table.with_columns(**method(table))
-        for turn, penalty in zip((turn for member in members for turn in member.turns), table["penalty"], strict=True):
-            turn.penalty = float(penalty)  # for who reads the record
         advantages = np.zeros(table.n_rows)
         for method in self.methods.credit:
             if "advantage" in columns(method):  # it modulates what the ones before it gave
                 advantages = method(table.with_columns(advantage=advantages))
             else:
                 advantages = advantages + method(table)
+        turns = (turn for member in members for turn in member.turns)
+        for turn, advantage, penalty in zip(turns, advantages, table["penalty"], strict=True):
+            turn.info |= {"advantage": float(advantage), "penalty": float(penalty)}  # for who reads the record
         return table, advantages
 
     def update(self, members: Sequence[Trajectory], table: TurnTable, advantages: np.ndarray) -> dict[str, float]:
@@ -371,7 +374,7 @@ def panels(config: RunConfig, pool: Any, agent: Any, policy: Any) -> dict[str, t
         return build.rollouts(hot, pool, agent, policy, max_turns=max_turns)
 
     if table.episodes:
-        tasks = build.tasks_of(pool, table.split)[: table.episodes]
+        tasks = build.first_tasks(pool, table.split, table.episodes, "evaluation.episodes")
         found["sampled"] = (panel(pool, table.temperature, table.max_turns), tasks)
         if table.greedy:
             found["greedy"] = (panel(pool, 0.0, table.max_turns), tasks)

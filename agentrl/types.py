@@ -172,7 +172,8 @@ class Trajectory:
             lines.append(f"\n[{number}] {turn.observation.strip()}")
             flag = "" if turn.valid else "   (invalid)"
             gain = f"   reward {turn.reward:+g}" if turn.reward else ""
-            lines.append(f"  > {turn.action}{flag}{gain}")
+            credit = f"   advantage {turn.info['advantage']:+.2f}" if "advantage" in turn.info else ""
+            lines.append(f"  > {turn.action}{flag}{gain}{credit}")
         if self.last_observation:
             lines.append(f"\n[end] {self.last_observation.strip()}")
         if self.error:

@@ -165,7 +165,7 @@ def test_a_game_that_cannot_be_read(text: str, fails: Fails, tmp_path: Path) -> 
     assert "games.jsonl" in fails("train", str(run_file(tmp_path)), f"evaluation.games={games}", "--out", "run")
     assert "games.jsonl" in fails("train", str(run_file(tmp_path)), f"env.options={{games='{games}'}}",
                                   "env.split=valid_seen", "--out", "run")  # fmt: skip
-    assert "games.jsonl" in fails("eval", HOUSEHOLD, "--option", f"games={games}", "--out", "found")
+    assert "games.jsonl" in fails("eval", HOUSEHOLD, "--option", f"games={games}", "--episodes", "1", "--out", "found")
 
 
 @pytest.mark.slow
@@ -222,7 +222,7 @@ def test_a_folder_that_cannot_be_written(fails: Fails, tmp_path: Path) -> None:
         (f"{HOUSEHOLD} --policy expert:noise", "write key=value"),
         (f"{HOUSEHOLD} --policy checkpoint:/no/such/run", "/no/such/run"),
         (f"{HOUSEHOLD} --policy checkpoint:", "write checkpoint:PATH"),
-        (f"{HOUSEHOLD} --episodes 0", "at least 1"),
+        (f"{HOUSEHOLD} --episodes -1", "at least 0"),
         (f"{HOUSEHOLD} --max-turns 0", "at least 1"),
         (f"{HOUSEHOLD} --temperature -1", "at least 0"),
         (f"{HOUSEHOLD} --option difficulty", "write key=value"),
@@ -446,3 +446,9 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
     assert caught.value.code == 0 and name in capsys.readouterr().out
+
+
+def test_more_episodes_than_tasks_are_all_tasks_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", HOUSEHOLD, "--policy", "oracle", "--episodes", "1001", "--max-turns", "1", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["n"] == 1000 and "has 1000 tasks" in shown.err

@@ -332,7 +332,7 @@ def test_full_noise_is_a_random_player():
     admissible = world.admissible()
     goal = world.house.goal.text
     chosen = {Expert(noise=1.0, seed=seed).act(text, admissible, goal) for seed in range(200)}
-    assert chosen == set(admissible)
+    assert chosen == set(admissible) - {"help"}
 
 
 def test_wrong_arguments_of_the_expert_are_errors():

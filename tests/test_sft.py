@@ -61,6 +61,9 @@ def test_rare_verbs_are_drawn_more_often() -> None:
     weights = sft.verb_weights(make_samples(trajectories), trajectories)
     assert weights.sum() == pytest.approx(1)
     assert weights[-1] / weights[0] == pytest.approx(3)
+    turns[0].info["noise"] = True
+    weights = sft.verb_weights(make_samples(trajectories), trajectories)
+    assert weights[0] == pytest.approx(0.1)
 
 
 def test_weights_of_the_context_leave_a_demonstrated_token_its_share() -> None:
@@ -76,7 +79,9 @@ def test_weights_of_the_context_leave_a_demonstrated_token_its_share() -> None:
 @pytest.mark.parametrize("context_weight", [0.0, 0.1])
 def test_a_model_learns_to_imitate(context_weight: float) -> None:
     shown = [
-        Trajectory(f"t{n}", "e", Task(f"x{n}"), turns=[Turn("o", calls=[Call("a", [11, 12 + n], [13 + n, 2])], action="go")])
+        Trajectory(
+            f"t{n}", "e", Task(f"x{n}"), turns=[Turn("o", calls=[Call("a", [11, 12 + n], [13 + n, 2])], action="go")]
+        )
         for n in range(3)
     ]
     learner = Learner(tiny_model(tokenizer()), NLL(), settings=OptimizerSettings(lr=0.02))

@@ -123,7 +123,10 @@ def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed
     try:
         made = AutoConfig.for_model(kind, **{**vocabulary, **ends, **fields})
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(made)
+        model = AutoModelForCausalLM.from_config(made)
+        with torch.no_grad():
+            model(input_ids=torch.zeros(1, 2, dtype=torch.long))  # shapes that do not fit show only here
+        return model
     except Exception as error:  # each family of models checks its config in its own way, or divides by zero
         raise ConfigError(f"model.config cannot be built: {_first_line(error)}") from error
 

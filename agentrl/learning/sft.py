@@ -21,11 +21,15 @@ from agentrl.types import Trajectory
 
 def verb_weights(samples: Sequence[Sample], trajectories: Sequence[Trajectory]) -> np.ndarray:
     """Probability of drawing each sample, [S]: 1/√(count of the first word of its last action). Verbs that matter most are
-    rare (an episode looks around often and takes once)."""
-    actions = [turn.action for trajectory in trajectories for turn in trajectory.turns]
-    verbs = [re.split(r"\s", actions[int(sample.row.max())].strip(), maxsplit=1)[0] for sample in samples]
-    counts = Counter(verbs)
-    weights = np.array([1 / np.sqrt(counts[verb]) for verb in verbs])
+    rare (an episode looks around often and takes once). A demonstrator's noise keeps its natural share, whatever its verb."""
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    last = [turns[int(sample.row.max())] for sample in samples]
+    verbs = [re.split(r"\s", turn.action.strip(), maxsplit=1)[0] for turn in last]
+    noise = np.array([bool(turn.info.get("noise")) for turn in last])
+    counts = Counter(verb for verb, stray in zip(verbs, noise, strict=True) if not stray)
+    weights = np.array([1 / np.sqrt(counts[verb] or 1) for verb in verbs])
+    if noise.any() and not noise.all():
+        weights[noise] = weights[~noise].mean()
     return weights / weights.sum()
 
 

@@ -99,6 +99,8 @@ class _Player:
         admissible = view.info.get("admissible_actions")
         turn = Turn(view.observation, key, decision.calls, decision.action)
         turn.valid = decision.valid and (admissible is None or decision.action in admissible)
+        if not decision.deliberate:
+            turn.info["noise"] = True
         if decision.problem:
             turn.info["problem"] = decision.problem
         return turn

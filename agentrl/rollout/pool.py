@@ -101,7 +101,7 @@ class Rollouts:
                 )
         self.stats = stats = RolloutStats()
         started = time.perf_counter()
-        result = _run_to_end(self._run(requests, key, on_done))
+        result = run_to_end(self._run(requests, key, on_done))
         stats.seconds = time.perf_counter() - started
         turns = [turn for group in result for member in group for turn in member.turns]
         stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
@@ -203,7 +203,7 @@ def _break_circuit(ended: Collection[Trajectory], n_episodes: int) -> None:
         )
 
 
-def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """The result of a coroutine, also where an event loop runs already (a notebook): then in a thread of its own."""
     try:
         asyncio.get_running_loop()

@@ -232,8 +232,8 @@ def _kind(name: str) -> str:
 class Expert:
     """Plays from texts alone: what it was shown, the admissible commands, and the goal sentence.
 
-    ``noise`` is the chance of a uniformly random admissible command; ``order`` is how it searches: likely receptacles
-    first, or at random. The introduction of a house, or ``reset``, starts new notes. Equal seeds and texts give equal
+    ``noise`` is the chance of a uniformly random admissible command (never "help"); ``order`` is how it searches: likely
+    receptacles first, or at random. The introduction of a house, or ``reset``, starts new notes. Equal seeds and texts give equal
     commands. Raises GameError for a noise outside [0, 1] or another order.
     """
 
@@ -274,7 +274,8 @@ class Expert:
                 command = self._decide(wanted, allowed)
                 if command in allowed:
                     return command
-        return admissible[int(self._random() * len(admissible))]
+        careless = [command for command in admissible if command != "help"] or admissible
+        return careless[int(self._random() * len(careless))]
 
     def _know(self, receptacle: str) -> None:
         if receptacle not in self._luck:
