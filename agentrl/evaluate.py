@@ -38,8 +38,9 @@ def evaluate(
     options: Mapping[str, Any] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """Plays the first ``episodes`` tasks of a split (0, or more than there are: all) and returns success_rate, n, ci95 (Wilson), by_type, mean_turns,
-    valid_action_ratio, faults and seconds. Raises ConfigError or CheckpointError for what cannot be evaluated."""
+    """Plays the first ``episodes`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson),
+    by_type, mean_turns, valid_action_ratio, faults and seconds. Raises ConfigError or CheckpointError for what cannot be
+    evaluated."""
     if episodes < 0 or max_turns < 1 or temperature < 0:
         raise ConfigError("wanted episodes and temperature of at least 0 and max_turns of at least 1; got "
                           f"{episodes}, {temperature}, {max_turns}")  # fmt: skip

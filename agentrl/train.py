@@ -124,7 +124,7 @@ class Trainer:
                     self.evaluate("before")
                     self.save()
                 while self.iteration < config.run.iterations:
-                    metrics = self.step()
+                    metrics = self.iterate()
                     self.folder.add_metrics(metrics)
                     self.progress.iteration(metrics)
                     self.iteration += 1
@@ -141,7 +141,7 @@ class Trainer:
         self.progress.finished(summary, self.folder.path)
         return summary
 
-    def step(self) -> dict[str, Any]:
+    def iterate(self) -> dict[str, Any]:
         """One iteration; returns its metrics."""
         self.phases = {}
         started = time.perf_counter()
@@ -250,10 +250,13 @@ class Trainer:
         if observe is not None:
             self.sampler_state = observe(self.sampler_state, table, None)
         result = {name: float(np.mean([m[name] for m in measured if name in m])) for name in measured[0]}
+        result |= {
+            name: value for name, value in measured[0].items() if name.startswith("sampler_gap")
+        }  # before any step
         result["n_updates"] = self.learner.n_updates
         result["advantage/zero_fraction"] = float(np.mean(advantages == 0))
         for method in self.methods.credit:
-            result.update(getattr(method, "anchor_statistics", lambda _: {})(table))
+            result.update(getattr(method, "metrics", lambda _: {})(table))
         return result
 
     def after_iteration(self) -> None:

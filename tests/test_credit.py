@@ -150,12 +150,12 @@ def test_no_variance_is_exactly_zero(normalize, unit):
         assert not GiGPO(normalize=normalize, unit=unit, eps=0.0)(table).any()
 
 
-def test_anchor_statistics():
+def test_metrics():
     table = sheet_table().with_columns(state=["s0", "s1", "s0", "s2", None, "s0", "s3"])
-    found = GiGPO().anchor_statistics(table)
+    found = GiGPO().metrics(table)
     assert found == {"credit/anchor_size_mean": 6 / 4, "credit/anchor_singleton_share": 3 / 6}
     nothing = table.with_columns(state=[None] * 7)
-    assert GiGPO().anchor_statistics(nothing) == {"credit/anchor_size_mean": 0.0, "credit/anchor_singleton_share": 0.0}
+    assert GiGPO().metrics(nothing) == {"credit/anchor_size_mean": 0.0, "credit/anchor_singleton_share": 0.0}
 
 
 def test_hyper_parameters_are_checked():

@@ -348,8 +348,12 @@ def test_an_episode(folder: Path) -> None:
     expected = {"success": False, "won": False, "score": 0.0, "goal": "put some apple on sidetable."}
     expected |= {"inventory": "You are not carrying anything.", "task_type": "pick_and_place_simple"}
     expected |= {"task_id": "pick_and_place_simple-Apple-None-SideTable-12/trial_1", "is_action_valid": True}
+    expected |= {"held": "nothing", "unseen": info["places"]}
     assert {key: info[key] for key in expected} == expected
-    assert set(info) == {*expected, "admissible_actions"}
+    assert set(info) == {*expected, "admissible_actions", "places"}
+    assert set(info["places"].split(", ")) == {
+        action[6:] for action in info["admissible_actions"] if action[:3] == "go "
+    }
     text, reward, terminated, truncated, info = env.step("fly to the moon")
     assert (text, reward, terminated, truncated, info["is_action_valid"]) == (
         "Nothing happens.",

@@ -547,3 +547,20 @@ def test_random_walks(seed: int, dialect: Dialect) -> None:
         made.restore(after)
         vocabulary.update(made.admissible())
     assert len(set(known.values())) == len(known)  # distinct keys, distinct states
+
+
+def test_unseen_is_what_nobody_has_looked_into() -> None:
+    made = world()
+    everything = ["countertop 1", "drawer 2", "drawer 1", "fridge 1", "microwave 1", "sidetable 1", "sinkbasin 1"]
+    assert made.unseen() == everything
+    play(made, "go to fridge 1")  # closed: nothing was told
+    assert made.unseen() == everything
+    play(made, "open fridge 1", "go to countertop 1", "look")  # "look" names no contents
+    assert made.unseen() == ["drawer 2", "drawer 1", "microwave 1", "sidetable 1", "sinkbasin 1"]
+    before = made.snapshot()
+    play(made, "examine drawer 2", "go to sidetable 1")
+    assert made.unseen() == ["drawer 1", "microwave 1", "sinkbasin 1"]
+    made.restore(before)
+    assert made.unseen() == ["drawer 2", "drawer 1", "microwave 1", "sidetable 1", "sinkbasin 1"]
+    made.reset()
+    assert made.unseen() == everything

@@ -37,8 +37,9 @@ class HouseholdEnv(TextEnv):
     ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
 
     Keys of ``info``: success and won (bool), score (1.0 or 0.0), admissible_actions (sorted list), goal (the sentence),
-    inventory (text), held (an item's name or "nothing"), places (the receptacles, in the introduction's order), task_type,
-    task_id, is_action_valid (bool).
+    inventory (text), held (an item's name or "nothing"), places (the receptacles, in the introduction's order), unseen
+    (those of them whose content was not told yet: an agent's own notes, nothing hidden), task_type, task_id,
+    is_action_valid (bool).
     """
 
     def __init__(
@@ -201,6 +202,7 @@ class HouseholdEnv(TextEnv):
             "inventory": world.inventory(),
             "held": world.held or "nothing",
             "places": world.places_text,
+            "unseen": ", ".join(world.unseen()) or "nothing",
             "task_type": world.house.goal.type,
             "task_id": task.id if task else "",
             "is_action_valid": world.valid,

@@ -81,6 +81,7 @@ class Snapshot(NamedTuple):
     spots: tuple[tuple[int, ...], ...]
     left: tuple[tuple[int, ...], ...]
     flags: tuple[int, ...]
+    looked: frozenset[int]
     valid: bool
 
 
@@ -145,6 +146,7 @@ class World:
             spots=tuple((item.location,) if item.location >= 0 else () for item in house.items),
             left=((),) * len(house.items),
             flags=tuple(_flags(item) for item in house.items),
+            looked=frozenset(),
             valid=True,
         )
         self.restore(self._start)
@@ -238,11 +240,12 @@ class World:
     def snapshot(self) -> Snapshot:
         """An immutable copy of the state, for ``restore`` of this or another World of an equal house."""
         items = (tuple(self._places), tuple(self._spots), tuple(self._left), tuple(self._flags))
-        return Snapshot(self.at, self.holds, frozenset(self._opened), *items, self.valid)
+        return Snapshot(self.at, self.holds, frozenset(self._opened), *items, frozenset(self._looked), self.valid)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes back to a snapshot."""
-        self.at, self.holds, opened, places, spots, left, flags, self.valid = snapshot
+        self.at, self.holds, opened, places, spots, left, flags, looked, self.valid = snapshot
+        self._looked = set(looked)  # the receptacles whose content was told
         self._opened = set(opened)
         self._places = list(places)  # item -> the receptacles that it is in
         self._spots = list(spots)  # item -> the locations where the engine believes it to be
@@ -263,6 +266,10 @@ class World:
     def opened(self) -> frozenset[int]:
         """Indices of the open receptacles."""
         return frozenset(self._opened)
+
+    def unseen(self) -> list[str]:
+        """Names of the receptacles whose content has not been told yet, in display order: what is left to search."""
+        return [self.house.receptacles[index].name for index in self._receptacles if index not in self._looked]
 
     def contents(self, receptacle: int) -> tuple[int, ...]:
         """Indices of the items in a receptacle, whether one can see them or not, in display order."""
@@ -394,6 +401,7 @@ class World:
             if place.openable and receptacle not in self._opened:
                 text = f"The {place.name} is closed."
             else:
+                self._looked.add(receptacle)
                 inside = listing(self._names[index] for index in self.contents(receptacle))
                 start = f"The {place.name} is open. In it" if place.openable else f"On the {place.name}"
                 text = f"{start}, you see {inside}."

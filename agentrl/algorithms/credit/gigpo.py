@@ -63,7 +63,7 @@ class GiGPO(Method):
         turn = statistics(returns, table.group_by("group", self.key))
         return episode + self.step_weight * turn
 
-    def anchor_statistics(self, table: TurnTable) -> dict[str, float]:
+    def metrics(self, table: TurnTable) -> dict[str, float]:
         """How much there is to compare: the mean size of anchor groups, and the share of turns alone in theirs."""
         anchors = table.group_by("group", self.key)
         sizes = np.bincount(anchors[anchors >= 0])
