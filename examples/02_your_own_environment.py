@@ -45,7 +45,7 @@ class Door(TextEnv):
         return [] if self.opened else [f"open {self.task.seed}"]
 
 
-gymnasium.register(id="my/Door-v0", entry_point=Door)
+gymnasium.register(id="my/Door-v0", entry_point=lambda **options: Door(**options))
 
 if __name__ == "__main__":
     from agentrl.evaluate import evaluate, print_evaluation

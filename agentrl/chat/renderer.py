@@ -115,8 +115,9 @@ class Renderer:
         special = {index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         closing = self._encode_markup(self._pieces(("user", "assistant"), add_generation_prompt=False)[-1])
         ends = [index for index in closing if index in special][:1]
-        if self.tokenizer.eos_token_id is not None:
-            ends.append(int(self.tokenizer.eos_token_id))
+        end: Any = self.tokenizer.eos_token_id
+        if end is not None:
+            ends.append(int(end))
         if not ends:
             raise ConfigError("the model's tokenizer has no end-of-turn token (tokenizer.eos_token)")
         return tuple(dict.fromkeys(ends))

@@ -196,7 +196,8 @@ class Learner:
             group["lr"] = self.settings.lr_at(self.n_updates)
         self.optimizer.zero_grad()
         total, logp, entropy = self._backward(samples, data, table, chosen, coef)
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm))
+        clipped: Any = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        norm = float(clipped)
         if not (math.isfinite(norm) and math.isfinite(total)):
             self.optimizer.zero_grad()
             problem = f"update {self.n_updates}: loss {total}, gradient norm {norm}"
