@@ -4,8 +4,9 @@ found here, before a run folder exists."""
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from typing import Any
 
 from agentrl import registry
@@ -14,8 +15,8 @@ from agentrl.agents.chat import DEFAULT_PROMPT
 from agentrl.algorithms.method import check_columns, columns
 from agentrl.chat import ActionFormat, Renderer, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
-from agentrl.env import SPLITS, hook, make
-from agentrl.errors import ConfigError, MissingExtra, did_you_mean
+from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
+from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
 from agentrl.rollout import EnvPool, Limits, Rollouts
 from agentrl.types import Sampling, Task
 
@@ -42,6 +43,15 @@ class Methods:
     loss: Any
     regularizers: Sequence[Any]
 
+    def named(self) -> Iterator[tuple[str, Any]]:
+        """Every method with its place in the algorithm table: ("sampler", …), ("filters[0]", …) …"""
+        for spec in fields(self):
+            value = getattr(self, spec.name)
+            if isinstance(value, (list, tuple)):
+                yield from ((f"{spec.name}[{place}]", method) for place, method in enumerate(value))
+            else:
+                yield spec.name, value
+
     def needs(self, column: str) -> bool:
         """Whether any method reads a column."""
         methods = (*self.rewards, *self.credit, *self.token_weights, self.loss, *self.regularizers)
@@ -53,7 +63,8 @@ def env_pool(table: EnvTable, **changes: Any) -> EnvPool:
     option is an error here."""
     options = {**table.options, **changes}
     pool = EnvPool(lambda: make(table.id, **options))
-    pool.put(pool.take())
+    with _blaming(table.id):
+        pool.put(pool.take())
     return pool
 
 
@@ -61,13 +72,13 @@ def tasks_of(pool: EnvPool, split: str) -> Sequence[Task]:
     """The tasks of a split. Raises ConfigError for a split that is unknown or empty."""
     if split not in SPLITS:
         raise ConfigError(f"no split is called '{split}'.{did_you_mean(split, SPLITS)}")
-    env = pool.take()
-    tasks = hook(env, "tasks")
-    if tasks is None:
-        raise ConfigError(f"{type(env.unwrapped).__name__} has no tasks(split); subclass agentrl.env.TextEnv")
-    found = tasks(split)
-    pool.put(env)
-    if not len(found):
+    with _borrowed(pool) as env:
+        tasks = hook(env, "tasks")
+        if tasks is None:
+            raise ConfigError(f"{type(env.unwrapped).__name__} has no tasks(split); subclass agentrl.env.TextEnv")
+        found = tasks(split)
+        n_tasks = len(found)
+    if not n_tasks:
         raise ConfigError(f"the environment has no tasks in the split '{split}'")
     return found
 
@@ -84,30 +95,68 @@ def first_tasks(pool: EnvPool, split: str, n: int, where: str) -> Sequence[Task]
 
 def check_tasks(pool: EnvPool, tasks: Sequence[Task]) -> None:
     """Starts each task once, so that a game which cannot be read is an error here, and not a fault in the middle of a run."""
-    env = pool.take()
-    for task in tasks:
-        env.reset(seed=task.seed, options={"task": task})
-    pool.put(env)
+    with _borrowed(pool) as env:
+        for task in tasks:
+            checked_reset(env, task)
 
 
 def first_view(pool: EnvPool, task: Task) -> tuple[View, bool]:
     """What an agent sees first on a task, and whether the environment gives state keys."""
-    env = pool.take()
-    observation, info = env.reset(seed=task.seed, options={"task": task})
-    keys = hook(env, "state_key") is not None
-    pool.put(env)
-    return View(observation, info, 0), keys
+    with _borrowed(pool) as env:
+        observation, info = checked_reset(env, task)
+        state_key = hook(env, "state_key")
+        if state_key is not None:
+            checked_key(env, state_key())
+    return View(observation, info, 0), state_key is not None
 
 
-def chat_agent(table: AgentTable, renderer: Renderer, view: View) -> ChatAgent:
-    """The run file's chat agent, its template checked against what the environment shows."""
+@contextmanager
+def _borrowed(pool: EnvPool) -> Iterator[Any]:
+    """An environment of the pool. What goes wrong with it in the block is a ConfigError that names it."""
+    env, broken = pool.take(), True
+    try:
+        with _blaming(environment(env)):
+            yield env
+        broken = False
+    finally:
+        pool.put(env, broken=broken)
+
+
+@contextmanager
+def _blaming(env_id: str) -> Iterator[None]:
+    """What an environment raises in the block becomes a ConfigError of one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except EnvError as error:
+        raise ConfigError(str(error)) from error
+    except Exception as error:
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{env_id} raised {problem}; run `agentrl check`") from error
+
+
+def context_limit(model: Any) -> int | None:
+    """How many positions a model has (``max_position_embeddings``); None where its config does not say."""
+    settings = model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+    limit = getattr(settings, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+def chat_agent(table: AgentTable, renderer: Renderer, view: View, limit: int | None = None) -> ChatAgent:
+    """The run file's chat agent, its template checked against what the environment shows. ``limit`` is the model's own
+    (``context_limit``): the context where the table has none. Raises ConfigError for a context above it."""
+    if limit is not None and table.context is not None and table.context > limit:
+        raise ConfigError(
+            f"agent.context = {table.context}, but the model has {limit} positions; ask for {limit} or fewer"
+        )
     agent = ChatAgent(
         renderer=renderer,
         memory=registry.build("memory", table.memory, "agent.memory"),
         format=ActionFormat(table.action_tags, table.think_tags),
         prompt=DEFAULT_PROMPT if table.prompt is None else table.prompt,
         system=table.system,
-        context=table.context,
+        context=limit if table.context is None else table.context,
     )
     agent.check(view.fields())
     return agent
@@ -143,14 +192,14 @@ def tokenizer(config: RunConfig, pool: EnvPool) -> tuple[Any, Renderer]:
     if config.model.path is not None:
         found = _checkpoints().load_tokenizer(config.model.path)
     elif config.model.config is not None:
-        env = pool.take()
-        vocabulary = hook(env, "vocabulary")
-        pool.put(env)
-        if vocabulary is None:
+        with _borrowed(pool) as env:
+            vocabulary = hook(env, "vocabulary")
+            words = None if vocabulary is None else list(vocabulary())
+        if words is None:
             raise ConfigError("model.config needs an environment with vocabulary(); give model.path instead")
         prompts = [config.agent.prompt or DEFAULT_PROMPT, config.agent.system]
         prompts += [str(value) for key, value in config.agent.memory.items() if key != "name"]
-        found = build_tokenizer([*vocabulary(), *prompts])
+        found = build_tokenizer([*words, *prompts])
     else:
         raise ConfigError("model: give a path (a checkpoint folder or a Hugging Face name) or a config to build one")
     return found, Renderer(found)
@@ -183,7 +232,12 @@ def device(config: RunConfig) -> str:
     """ "cpu" or "cuda"; also sets torch's threads. Raises ConfigError where CUDA is asked for and absent."""
     import agentrl.policies.transformers as engine
 
-    return engine.prepare_device(config.resources.device, config.resources.threads or len(os.sched_getaffinity(0)))
+    return engine.prepare_device(config.resources.device, threads(config))
+
+
+def threads(config: RunConfig) -> int:
+    """Torch's threads on the CPU: the run file's, else the cores that this process may use."""
+    return config.resources.threads or len(os.sched_getaffinity(0))
 
 
 def rollouts(config: RunConfig, pool: EnvPool, agent: Any, policy: Any, *, max_turns: int | None = None) -> Rollouts:

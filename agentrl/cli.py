@@ -5,11 +5,14 @@ Errors that a user can mend are one line on standard error and exit status 2; a 
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,7 +103,7 @@ def eval_(
     split: str = "valid_seen",
     seed: int = 0,
     temperature: float = 1.0,
-    max_turns: int = 50,
+    max_turns: int | None = None,
     option: tuple[str, ...] = (),
     out: Path | None = None,
     json: bool = False,
@@ -114,8 +117,8 @@ def eval_(
         split: train, valid_seen or valid_unseen.
         seed: The root of all random streams.
         temperature: Of a checkpoint's sampling; 0 is greedy.
-        max_turns: The bound of an episode.
-        option: Options of the environment, as in difficulty=easy.
+        max_turns: The bound of an episode (default: the run file's of a checkpoint in its own environment, else 50).
+        option: Options of the environment, as in difficulty=easy (default: likewise, else none).
         out: Write results and trajectories to this folder.
         json: Print one JSON object instead of tables.
     """
@@ -210,21 +213,57 @@ def process_started() -> float:
     return time.time() - age
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as a scheduler sends it: the run ends as it does at Ctrl-C."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM raises Terminated in the block; outside of the main thread, where no signal arrives, nothing changes."""
+
+    def stop(*_: Any) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("agentrl-toolkit")
+    except importlib.metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(f"agentrl {_version()}")
+        return 0
     # Idle threads must sleep, not spin: beside any other process, spinning makes training several times slower. The OpenMP
     # runtime reads this when torch is imported, which every command does after this line.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # a user's own modules: module:attribute in a run file, module:my/Env-v0
+    with suppress(OSError):  # a current folder that was removed
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a user's own modules: module:attribute in a run file, module:my/Env-v0
     try:
-        app.cli(prog="agentrl", description="Train, evaluate and inspect language-model agents.", args=arguments)
+        with _terminable():
+            app.cli(prog="agentrl", description="Train, evaluate and inspect language-model agents.", args=arguments)
     except UserError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("agentrl: interrupted; continue with --resume", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        remedy = "; continue with --resume" if list(arguments[:1]) == ["train"] else ""
+        print(f"agentrl: interrupted{remedy}", file=sys.stderr)
+        return 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         return 1
     except (

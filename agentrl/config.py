@@ -8,6 +8,7 @@ by the method itself. Nothing is read from anywhere else.
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,11 +134,13 @@ class ResourcesTable(Table):
 
 
 class RunTable(Table):
-    """``name`` names the folder under ``runs/``: letters, digits and some signs, no path."""
+    """``name`` names the folder under ``runs/``: letters, digits and some signs, no path. ``time_limit_s`` ends the iterations
+    early, so that the last evaluation still fits into it, counted from the start of the process."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w .,+=@-]*$")] = "run"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     iterations: Annotated[int, Field(ge=0)] = 100
+    time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class DemosTable(Table):
@@ -200,10 +203,16 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
 def config_difference(old: RunConfig, new: RunConfig) -> str:
     """The keys that decide the numbers of a run and differ, as one line; "" where none does.
 
-    Length, panels, checkpoints and resources may change between the parts of a run; what is played and learnt may not.
+    Length (at a constant learning rate), checkpoints and resources may change between the parts of a run; what is played,
+    learnt and compared may not.
     """
-    free = ("run.iterations", "run.name", "evaluation.", "checkpoint.", "resources.", "demos.", "sft.")
+    free = ("run.name", "run.time_limit_s", "evaluation.every", "checkpoint.", "resources.", "demos.", "sft.")
+    if new.optimizer.schedule == "constant":
+        free = (*free, "run.iterations")  # a schedule runs over the whole length
     before, after = flat(old.model_dump()), flat(new.model_dump())
+    for table in (before, after):
+        if (path := table.get("model.path")) and os.path.exists(path):
+            table["model.path"] = os.path.realpath(path)
     found = [
         f"{key} = {before.get(key)!r}, now {after.get(key)!r}"
         for key in sorted({*before, *after})

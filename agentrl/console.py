@@ -90,7 +90,7 @@ class LineProgress(Progress):
         yield
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
         sys.stdout.flush()
 
     def iteration(self, metrics: Mapping[str, Any]) -> None:
@@ -98,6 +98,8 @@ class LineProgress(Progress):
         number = metrics["iteration"]
         done = number + 1 - self.first
         left = (time.perf_counter() - self.started) / done * (self.total - number - 1)
+        faults = metrics.get("episode/faults", 0)
+        shown += f"  FAULTS {faults}" if faults else ""
         self.say(f"{number + 1:4d}/{self.total}  {shown}  left {clock(left)}")
 
     def evaluated(self, name: str, result: Mapping[str, Any]) -> None:
@@ -182,8 +184,8 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) ->
     for name, before, after, difference in names:
         if "n" in before:
             table.add_row(f"{name} (n = {before['n']})", rate(before), rate(after), gain(difference))
-    console.print(table)
-    console.print(f"everything is in {folder}", highlight=False)
+    console.print(table, markup=False, emoji=False)
+    console.print(f"everything is in {folder}", highlight=False, markup=False, emoji=False)
 
 
 def rate(result: Mapping[str, Any]) -> str:

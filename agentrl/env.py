@@ -31,7 +31,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 
-from agentrl.errors import ConfigError, GameError, did_you_mean
+from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
 from agentrl.types import Task
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
@@ -135,6 +135,42 @@ def hook(env: gymnasium.Env[Any, Any], name: str) -> Any | None:
         return env.get_wrapper_attr(name)
     except AttributeError:
         return None
+
+
+def environment(env: gymnasium.Env[Any, Any]) -> str:
+    """The id an environment was made with, else its class name."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def checked_reset(env: gymnasium.Env[Any, Any], task: Task, seed: int | None = None) -> tuple[str, dict[str, Any]]:
+    """The first observation and info of a task (``seed``: another than the task's). Raises EnvError where ``reset`` gives
+    anything else; what it raises itself comes out as it is."""
+    found: Any = env.reset(seed=task.seed if seed is None else seed, options={"task": task})
+    if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], str) and isinstance(found[1], dict):
+        return found
+    raise EnvError(f"{environment(env)}: reset must return (text, info); got {_kinds(found)}; run `agentrl check`")
+
+
+def checked_reply(env: gymnasium.Env[Any, Any], observation: Any, info: Any) -> None:
+    """Raises EnvError where ``step`` gave an observation that is no text, or an info that is no dict."""
+    if not (isinstance(observation, str) and isinstance(info, dict)):
+        got = _kinds((observation, info))
+        raise EnvError(f"{environment(env)}: step must give (text, …, info); got {got}; run `agentrl check`")
+
+
+def checked_key(env: gymnasium.Env[Any, Any], key: Any) -> str | None:
+    """What ``state_key`` gave. Raises EnvError where it is neither a text nor None."""
+    if not isinstance(key, str | None):
+        raise EnvError(
+            f"{environment(env)}: state_key must return text or None; got {_kinds(key)}; run `agentrl check`"
+        )
+    return key
+
+
+def _kinds(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(type(part).__name__ for part in value) + ")"
+    return type(value).__name__
 
 
 def shared_folder() -> str:

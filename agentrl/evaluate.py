@@ -34,48 +34,64 @@ def evaluate(
     split: str = "valid_seen",
     seed: int = 0,
     temperature: float = 1.0,
-    max_turns: int = 50,
+    max_turns: int | None = None,
     options: Mapping[str, Any] | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
     """Plays the first ``episodes`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson),
-    by_type, mean_turns, valid_action_ratio, faults and seconds. Raises ConfigError or CheckpointError for what cannot be
-    evaluated."""
-    if episodes < 0 or max_turns < 1 or temperature < 0:
+    by_type, mean_turns, valid_action_ratio, faults and seconds. A checkpoint that is evaluated in its own environment without
+    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is 50 otherwise. Raises ConfigError or
+    CheckpointError for what cannot be evaluated."""
+    if episodes < 0 or (max_turns is not None and max_turns < 1) or temperature < 0:
         raise ConfigError("wanted episodes and temperature of at least 0 and max_turns of at least 1; got "
                           f"{episodes}, {temperature}, {max_turns}")  # fmt: skip
-    table = EnvTable(id=env, options=dict(options or {}), split=split, max_turns=max_turns)
     kind, _, rest = policy.partition(":")
-    if kind == "checkpoint":
-        settings, rollouts = _from_checkpoint(table, rest, seed, temperature)
-    elif kind in PLAIN:
-        settings = RunConfig(env=table)
-        parameters = dict(_parameter(part) for part in rest.split(",") if part)
-        agent = registry.build("agent", {"name": kind, **parameters}, f"policy {kind}")
-        rollouts = build.rollouts(_seeded(settings, seed, 1.0), build.env_pool(table), agent, None)
-    else:
-        known = [*PLAIN, "checkpoint"]
-        raise ConfigError(
-            f"no policy is called '{policy}'.{did_you_mean(kind, known)} Write checkpoint:PATH for a model."
-        )
+    if kind not in (*PLAIN, "checkpoint"):
+        known = did_you_mean(kind, [*PLAIN, "checkpoint"])
+        raise ConfigError(f"no policy is called '{policy}'.{known} Write checkpoint:PATH for a model.")
+    table = EnvTable(id=env, options=dict(options or {}), split=split, max_turns=max_turns or 50)
+    saved, model = _saved(rest) if kind == "checkpoint" else (None, Path())
+    if saved is not None and saved.env.id == env and not options:
+        turns = max_turns or saved.evaluation.max_turns or saved.env.max_turns or 50
+        table = EnvTable(id=env, options=saved.env.options, split=split, max_turns=turns)
+    pool = build.env_pool(table)
+    try:
+        if saved is not None:
+            settings, rollouts = _from_checkpoint(saved, table, pool, model, seed, temperature)
+        else:
+            settings = RunConfig(env=table)
+            parameters = dict(_parameter(part) for part in rest.split(",") if part)
+            agent = registry.build("agent", {"name": kind, **parameters}, f"policy {kind}")
+            rollouts = build.rollouts(_seeded(settings, seed, 1.0), pool, agent, None)
+        heading = {"env": env, "policy": policy, "split": split, "seed": seed}
+        return _play(rollouts, settings, episodes, heading, out)
+    finally:
+        pool.close()
+
+
+def _play(
+    rollouts: Rollouts, settings: RunConfig, episodes: int, heading: Mapping[str, Any], out: Path | None
+) -> dict[str, Any]:
+    """Plays the panel and writes it to ``out``; returns the summary: ``heading`` and the results."""
+    options, split = settings.env.options, settings.env.split
     available = len(build.tasks_of(rollouts.pool, split))
     if episodes > available:
         print(f"note: the split '{split}' has {available} tasks, so {available} episodes are played", file=sys.stderr)
     tasks = build.first_tasks(rollouts.pool, split, min(episodes, available), "episodes")
-    if "games" in table.options:
+    if "games" in options:
         build.check_tasks(rollouts.pool, tasks)
     folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
     with folder.or_nothing() if folder is not None else nullcontext():
         result = run_panel(rollouts, tasks, split)
-    summary = {"env": env, "policy": policy, "split": split, "seed": seed, **result.to_dict()}
+    summary = {**heading, **result.to_dict()}
     if folder is not None:
         folder.add_trajectories("eval", result.trajectories)
         folder.write_summary(summary)
     return summary
 
 
-def _from_checkpoint(table: EnvTable, path: str, seed: int, temperature: float) -> tuple[RunConfig, Rollouts]:
-    """The settings and rollouts of a checkpoint, prompted as its run file says."""
+def _saved(path: str) -> tuple[RunConfig, Path]:
+    """The run file of a checkpoint, and the folder of the model."""
     place = Path(path)
     if not path or not place.is_dir():
         raise CheckpointError(
@@ -89,14 +105,20 @@ def _from_checkpoint(table: EnvTable, path: str, seed: int, temperature: float) 
         raise CheckpointError(
             f"{path} has no config.toml beside it, which says how the model is prompted; give the run folder"
         )
-    data = config.load(run_file).model_dump(mode="python", exclude_none=True)
+    return config.load(run_file), model
+
+
+def _from_checkpoint(
+    saved: RunConfig, table: EnvTable, pool: EnvPool, model: Path, seed: int, temperature: float
+) -> tuple[RunConfig, Rollouts]:
+    """The settings and rollouts of a checkpoint, prompted as its run file says."""
+    data = saved.model_dump(mode="python", exclude_none=True)
     data |= {"env": table.model_dump(exclude_none=True), "model": {**data["model"], "path": str(model)}}
     data["model"].pop("config", None)
     settings = _seeded(config.parse(data), seed, temperature)
-    pool: EnvPool = build.env_pool(table)
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
     models = build.models(settings, pool)
-    agent = build.chat_agent(settings.agent, models.renderer, view)
+    agent = build.chat_agent(settings.agent, models.renderer, view, build.context_limit(models.model))
     return settings, build.rollouts(settings, pool, agent, build.policy(settings, models.model))
 
 
@@ -124,6 +146,6 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     for name, row in [*(item for item in result["by_type"].items() if item[0] != "all"), ("all", result)]:
         cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
         table.add_row(name, *cells)
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names are data
     console.print(table)
     console.print(f"{result['seconds']:.1f} s, {result['faults']} faults", highlight=False)

@@ -43,7 +43,7 @@ def _methods() -> list[dict[str, Any]]:
 
 def print_listing(found: dict[str, list[dict[str, Any]]]) -> None:
     """As tables."""
-    console = Console()
+    console = Console(markup=False, emoji=False)  # names and formulas are data
     for name, rows in found.items():
         if not rows:
             console.print(f"{name}: none")
@@ -83,4 +83,4 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         numbers = ["" if row.get(key) is None else f"{row[key]:.4g}" for key in ("value", "ratio", "bound_ratio")]
         table.add_row(str(row["name"]), numbers[0], str(row["unit"]), numbers[1], numbers[2], str(row["against"]))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)

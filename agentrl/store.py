@@ -1,10 +1,12 @@
-"""The run folder. Every file is written whole: to a temporary name beside it, flushed to disk, then renamed.
+"""The run folder. Files are written whole: to a temporary name beside them, flushed to disk, then renamed. metrics.jsonl alone
+grows, a line at a time, each flushed to disk. One process at a time writes into a run folder: it holds a lock for its life.
 
 runs/quickstart/
   config.toml            the resolved run file
   metrics.jsonl          one line an iteration
   summary.json           status and results
   trajectories/          iteration_000012.jsonl.zst, eval_before.jsonl.zst …: one trajectory a line
+  .lock                  held by the process that writes
   checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest
 """
 
@@ -14,7 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ import zstandard
 
 from agentrl.errors import CheckpointError, ConfigError, UserError
 from agentrl.types import Trajectory
+
+try:
+    import fcntl
+except ImportError:  # Windows: run folders have no locks there
+    fcntl = None
+
+_LOCKS: dict[Path, int] = {}  # file handles of this process
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -33,6 +42,44 @@ def write_atomic(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    if os.name == "posix":
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems flush no folders
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock(folder: Path) -> None:
+    """Holds ``folder/.lock`` until this process ends. Raises ConfigError where another process holds it; does nothing where
+    the system or its file system knows no locks."""
+    if fcntl is None:
+        return
+    handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    held = _LOCKS.get(folder.resolve())
+    if held is not None and os.path.sameopenfile(held, handle):
+        os.close(handle)
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise ConfigError(
+            f"{folder} is in use by another process; wait for it to end or choose another folder with --out"
+        ) from error
+    except OSError:
+        os.close(handle)
+        return
+    unlock(folder)  # of a folder of this name that was removed
+    _LOCKS[folder.resolve()] = handle
+
+
+def unlock(folder: Path) -> None:
+    """Gives the lock of a folder back, where this process holds it."""
+    handle = _LOCKS.pop(folder.resolve(), None)
+    if handle is not None:
+        os.close(handle)
 
 
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
@@ -64,12 +111,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: Mapping[str, Any]) -> RunFolder:
-        """A new folder. Raises ConfigError where something is in it already, and where it cannot be written."""
+        """A new folder. Raises ConfigError where something is in it already, where another process is about to write into
+        it, and where it cannot be written."""
         folder = cls(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            if any(not entry.name.endswith(".tmp") for entry in path.iterdir()):
-                raise FileExistsError
+            folder._must_be_empty()
+            lock(path)
+            folder._must_be_empty()  # nor did another process fill it meanwhile
             write_atomic(path / "config.toml", tomli_w.dumps(without_none(config)).encode())  # first: it makes a run
             folder.trajectories.mkdir()
             folder.checkpoints.mkdir()
@@ -82,10 +131,16 @@ class RunFolder:
             ) from error
         return folder
 
+    def _must_be_empty(self) -> None:
+        if any(entry.name != ".lock" and not entry.name.endswith(".tmp") for entry in self.path.iterdir()):
+            raise FileExistsError
+
     @classmethod
     def reopen(cls, path: Path, iteration: int) -> RunFolder:
-        """An existing folder, with the metrics of later iterations than the checkpoint's taken out: they come again."""
+        """An existing folder, with the metrics of later iterations than the checkpoint's taken out: they come again. Raises
+        ConfigError where another process writes into it."""
         folder = cls(path)
+        lock(path)
         folder.trajectories.mkdir(parents=True, exist_ok=True)
         kept = [json.dumps(line) for line in folder.metrics() if line["iteration"] < iteration]
         write_atomic(path / "metrics.jsonl", "".join(line + "\n" for line in kept).encode())
@@ -103,6 +158,7 @@ class RunFolder:
             yield
         except UserError:
             shutil.rmtree(self.path, ignore_errors=True)
+            unlock(self.path)
             raise
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -124,6 +180,7 @@ class RunFolder:
         with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(metrics) + "\n")
             file.flush()
+            os.fsync(file.fileno())
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomic(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())

@@ -88,7 +88,7 @@ def run_sft(
     pool = build.env_pool(config.env)
     view, _ = build.first_view(pool, build.tasks_of(pool, config.env.split)[0])
     models = build.models(config, pool, tokenizer_path=str(demos / "tokenizer"))
-    agent = build.chat_agent(config.agent, models.renderer, view)
+    agent = build.chat_agent(config.agent, models.renderer, view, build.context_limit(models.model))
     settings = OptimizerSettings(**config.optimizer.model_dump(exclude={"token_budget"}), total=config.sft.updates)
     learner = Learner(models.model, NLL(), settings=settings, token_budget=config.optimizer.token_budget)
     found = panels(config, pool, agent, build.policy(config, models.model))

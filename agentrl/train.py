@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from agentrl import build, seeding
+from agentrl import build, seeding, stages
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.method import columns
 from agentrl.config import RunConfig, config_difference, load
 from agentrl.console import Progress
-from agentrl.errors import CheckpointError, UserError
+from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
+from agentrl.learning.samples import make_samples
 from agentrl.rollout import Rollouts
-from agentrl.rollout.pool import run_to_end
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
 
-State = dict[str, Any]
+MOST_LOST = 3
 
 
 def train(
@@ -67,15 +67,20 @@ class Trainer:
         view, state_keys = build.first_view(self.pool, self.tasks[0])
         self.methods = build.methods(config.algorithm, state_keys=state_keys)
         self.models = build.models(config, self.pool)
-        self.agent = build.chat_agent(config.agent, self.models.renderer, view)
+        self.agent = build.chat_agent(config.agent, self.models.renderer, view, build.context_limit(self.models.model))
         self.learner = _learner(config, self.methods, self.models.model)
         self.policy = build.policy(config, self.models.model)
         self.rollouts = build.rollouts(config, self.pool, self.agent, self.policy)
-        self.sampler_state: State = _initial_state(self.methods.sampler, config.run.seed)
-        self.methods.sampler.propose(self.sampler_state, 0, self.tasks)  # what it cannot do is an error now
+        self.states = stages.initial_states(self.methods, config.run.seed)
+        self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
         self.panels = panels(config, self.pool, self.agent, self.policy)
         self.results: dict[str, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
+        self.counts: dict[str, float] = {}
+        self.faulted: list[Trajectory] = []
+        self.lost = 0  # iterations in a row without an episode that could be scored
+        self.slowest = 0.0  # seconds of the longest iteration in this process
+        self.evaluation_s = 0.0
 
     # ── the run folder ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -94,10 +99,12 @@ class Trainer:
         if changed := config_difference(load(path / "config.toml"), self.config):
             raise CheckpointError(f"{path} was started with another run file: {changed}; start anew without --resume")
         if not latest.exists():
+            if latest.is_symlink() or checkpoint.steps(path / "checkpoints"):
+                raise CheckpointError(f"{latest} points to nothing; point it to one of the step_N beside it")
             self.folder = RunFolder.reopen(path, 0)
             return
         training, state = checkpoint.load_state(latest)
-        if missing := {"iteration", "seed", "sampler", "results", "seconds"} - set(state):
+        if missing := {"iteration", "seed", "states", "results", "seconds"} - set(state):
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
         weights = checkpoint.load_model(str(latest), self.config.model.dtype).state_dict()
         try:
@@ -107,7 +114,7 @@ class Trainer:
         self.learner.load_state_dict(training)
         self.policy.version = self.learner.n_updates
         self.iteration = state["iteration"]
-        self.sampler_state = state["sampler"]
+        self.states = state["states"]
         self.results = state["results"]
         self.seconds_before = state["seconds"]
         self.folder = RunFolder.reopen(path, self.iteration)
@@ -123,12 +130,13 @@ class Trainer:
                 if "before" not in self.results:
                     self.evaluate("before")
                     self.save()
-                while self.iteration < config.run.iterations:
+                while self.iteration < config.run.iterations and not self.out_of_time():
                     metrics = self.iterate()
                     self.folder.add_metrics(metrics)
                     self.progress.iteration(metrics)
                     self.iteration += 1
                     self.after_iteration()
+                self.save()
                 self.evaluate("after")
                 self.compare()
         except BaseException as error:
@@ -136,6 +144,9 @@ class Trainer:
             with suppress(OSError):  # a full disk may be the very error
                 self.folder.write_summary({**self.summary(status), "error": f"{type(error).__name__}: {error}"})
             raise
+        finally:
+            for pool in {id(r.pool): r.pool for r in (self.rollouts, *(r for r, _ in self.panels.values()))}.values():
+                pool.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         self.progress.finished(summary, self.folder.path)
@@ -151,16 +162,19 @@ class Trainer:
         with self.timed("credit"):
             members = [member for group in groups for member in group.members]
             metrics["filtered_groups"] = 1 - len(groups) / max(1, len({t.group for t in trajectories}))
-            table, advantages = self.assign_credit(members) if members else (None, np.zeros(0))
+            table, advantages = self.credit(members) if members else (None, np.zeros(0))
         with self.timed("training"):
             if table is not None:
                 metrics.update(self.update(members, table, advantages))
+        self.states = stages.observe(self.methods, self.states, trajectories)
         with self.timed("storage"):
-            self.folder.add_trajectories(f"iteration_{self.iteration:06d}", trajectories)
+            self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *self.faulted])
         seconds = time.perf_counter() - started
+        self.slowest = max(self.slowest if self.iteration else 0.0, seconds)
         return {
             "iteration": self.iteration,
             **metrics,
+            **self.counts,
             **{f"time/{name}": round(value, 4) for name, value in self.phases.items()},
             "time/iteration": round(seconds, 4),
             "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.phases["rollout"], 1e-9), 1),
@@ -170,71 +184,44 @@ class Trainer:
         """Everything that was rolled out, and the groups that the filters keep. Filters may ask for more, in a bounded loop."""
         rolled: list[Trajectory] = []
         kept: list[Group] = []
-        requests = self.methods.sampler.propose(self.sampler_state, self.iteration, self.tasks)
+        requests = self.methods.sampler.propose(self.states.get("sampler"), self.iteration, self.tasks)
         generation = environment = 0.0
+        retries, self.faulted = 0, []
         for attempt in range(self.config.algorithm.refill_rounds + 1):
             key = ("iteration", self.iteration) if attempt == 0 else ("iteration", self.iteration, "refill", attempt)
+            played = self.rollouts.run(requests, key, self.progress.episode)
+            self.faulted += [member for members in played for member in members if member.outcome.is_fault]
             groups = [
                 Group(members[0].group, [member for member in members if not member.outcome.is_fault])
-                for members in self.rollouts.run(requests, key, self.progress.episode)
+                for members in played
             ]
+            retries += self.rollouts.stats.n_retries
             generation += self.rollouts.stats.generation_s
             environment += self.rollouts.stats.environment_s
-            self.score([member for group in groups for member in group.members])
+            stages.score(self.methods, [member for group in groups for member in group.members])
+            self.faulted += [member for group in groups for member in group.members if member.outcome.is_fault]
             groups = [Group(g.id, [m for m in g.members if not m.outcome.is_fault]) for g in groups]
             rolled += [member for group in groups for member in group.members]
-            requests = []
-            groups = [group for group in groups if group.members]
-            for method in self.methods.filters:
-                groups, again = method(groups)
-                requests += again
+            groups, requests = stages.keep(self.methods, self.states, [group for group in groups if group.members])
             kept += groups
             if not requests:
                 break
         self.phases |= {"generation": generation, "environment": environment}
+        self.counts = {"episode/faults": len(self.faulted), "rollout/retries": retries}
+        self.lost = 0 if rolled else self.lost + 1
+        if self.lost >= MOST_LOST:
+            raise AgentRLError(f"no episode could be scored in {self.lost} iterations: {self.faulted[0].error}")
         return rolled, kept
 
-    def score(self, trajectories: Sequence[Trajectory]) -> None:
-        """Adds each score method's part to ``Trajectory.rewards``. A method that still fails at the third try is a fault: its
-        trajectories are taken out."""
-        names = [type(method).__name__ for method in self.methods.scores]
-        for place, method in enumerate(self.methods.scores):
-            name = names[place] if names[place] not in names[:place] else f"{names[place]}_{place}"
-            for attempt in range(3):
-                try:
-                    values = run_to_end(method(trajectories))
-                except UserError:
-                    raise
-                except Exception as error:  # a judge or server of the user's choice: any failure of it is a fault
-                    if attempt < 2:
-                        continue
-                    for trajectory in trajectories:
-                        trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name}: {error!r}"
-                else:
-                    for trajectory, value in zip(trajectories, values, strict=True):
-                        trajectory.rewards[name] = float(value)
-                break
-
-    def assign_credit(self, members: Sequence[Trajectory]) -> tuple[TurnTable, np.ndarray]:
-        """The table with the reward methods' columns, and the advantage of each row, [K]."""
-        table = TurnTable.from_trajectories(members)
-        for method in self.methods.rewards:
-            table = table.with_columns(**method(table))
-        advantages = np.zeros(table.n_rows)
-        for method in self.methods.credit:
-            if "advantage" in columns(method):  # it modulates what the ones before it gave
-                advantages = method(table.with_columns(advantage=advantages))
-            else:
-                advantages = advantages + method(table)
-        turns = (turn for member in members for turn in member.turns)
-        for turn, advantage, penalty in zip(turns, advantages, table["penalty"], strict=True):
-            turn.info |= {"advantage": float(advantage), "penalty": float(penalty)}  # for who reads the record
-        return table, advantages
+    def credit(self, members: Sequence[Trajectory]) -> tuple[TurnTable, np.ndarray]:
+        """The table and the advantage of each row, [K]; with the mean token entropy of each turn where a method reads it."""
+        further = {}
+        if any("entropy" in columns(method) for method in (*self.methods.rewards, *self.methods.credit)):
+            further["entropy"] = self.learner.turn_entropy(make_samples(members), sum(m.n_turns for m in members))
+        return stages.assign_credit(self.methods, self.states, members, further)
 
     def update(self, members: Sequence[Trajectory], table: TurnTable, advantages: np.ndarray) -> dict[str, float]:
         """The iteration's updates; returns the mean of their metrics."""
-        from agentrl.learning.samples import make_samples
-
         config = self.config.algorithm
         samples = make_samples(members)
         if not samples:  # no prompt fitted the context
@@ -246,9 +233,6 @@ class Trainer:
             for chosen in np.array_split(order, min(config.updates_per_iteration, len(samples))):
                 measured.append(self.learner.update(samples, data, table, [int(index) for index in chosen]))
         self.policy.version = self.learner.n_updates
-        observe = getattr(self.methods.sampler, "observe", None)
-        if observe is not None:
-            self.sampler_state = observe(self.sampler_state, table, None)
         result = {name: float(np.mean([m[name] for m in measured if name in m])) for name in measured[0]}
         result |= {
             name: value for name, value in measured[0].items() if name.startswith("sampler_gap")
@@ -265,14 +249,24 @@ class Trainer:
         every, last = config.evaluation.every, config.run.iterations
         if every and self.iteration % every == 0 and self.iteration < last:
             self.evaluate(f"iteration_{self.iteration}", only=("sampled",))
-        if self.iteration % config.checkpoint.every == 0 or self.iteration == last:
+        if self.iteration % config.checkpoint.every == 0 and self.iteration < last:
             self.save()
+
+    def seconds(self) -> float:
+        """Since the run's first process began, without the pauses between processes."""
+        return self.seconds_before + time.time() - self.started
+
+    def out_of_time(self) -> bool:
+        """Whether one more iteration and the last evaluation would not fit ``run.time_limit_s``."""
+        limit = self.config.run.time_limit_s
+        return limit is not None and self.seconds() + 1.2 * (self.slowest + self.evaluation_s) > limit
 
     # ── evaluation ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def evaluate(self, name: str, only: Sequence[str] = ()) -> None:
         """Plays the panels and keeps their results under ``name``."""
         found: dict[str, Any] = {}
+        began = time.perf_counter()
         for panel, (rollouts, tasks) in self.panels.items():
             if only and panel not in only:
                 continue
@@ -282,6 +276,7 @@ class Trainer:
             found[panel] = {**result.to_dict(), "successes": successes}
             self.folder.add_trajectories(f"eval_{name}_{panel}", result.trajectories)
             self.progress.evaluated(f"{name}/{panel}", found[panel])
+        self.evaluation_s = max(self.evaluation_s, time.perf_counter() - began)
         self.results[name] = found
         self.folder.write_summary(self.summary("running"))
 
@@ -303,13 +298,13 @@ class Trainer:
             shown[name] = {**plain.pop("sampled", {}), **plain}
         return {
             "status": status,
-            "seconds": round(self.seconds_before + time.time() - self.started, 1),
+            "seconds": round(self.seconds(), 1),
             "iterations": self.iteration,
             "eval": shown,
             "seed": self.config.run.seed,
             "n_updates": self.learner.n_updates,
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
-            "threads": self.config.resources.threads,
+            "threads": build.threads(self.config),
         }
 
     def save(self) -> None:
@@ -319,9 +314,9 @@ class Trainer:
         state = {
             "iteration": self.iteration,
             "seed": self.config.run.seed,
-            "sampler": self.sampler_state,
+            "states": self.states,
             "results": self.results,
-            "seconds": self.seconds_before + time.time() - self.started,
+            "seconds": self.seconds(),
         }
         checkpoint.save(
             self.folder.checkpoints,
@@ -394,11 +389,6 @@ def _tasks_or_none(pool: Any, split: str) -> Sequence[Task]:
     tasks = env.get_wrapper_attr("tasks")(split)
     pool.put(env)
     return tasks
-
-
-def _initial_state(sampler: Any, seed: int) -> State:
-    init = getattr(sampler, "init", None)
-    return init(seed) if init is not None else {}
 
 
 def _episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:

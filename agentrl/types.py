@@ -19,6 +19,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Integral
 from typing import Any, Literal, TypedDict
 
 Json = Any  # whatever json.dumps accepts
@@ -73,6 +74,10 @@ class Task:
     hints: Sequence[str] = ()
     max_turns: int | None = None
 
+    def __post_init__(self) -> None:
+        if type(self.seed) is not int and isinstance(self.seed, Integral):
+            object.__setattr__(self, "seed", int(self.seed))  # numpy's integers are none for JSON and for Gymnasium
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -119,7 +124,7 @@ class Turn:
     """One decision of the agent and the environment's reply.
 
     ``observation`` and ``state_key`` are what the agent saw *before* acting; equal keys mean the same decision point.
-    ``penalty`` is what reward methods charge for a turn (a bad action); credit subtracts it after discounting, so it never
+    ``penalty`` is what reward methods charged for the turn (a bad action); credit subtracts it after discounting, so it never
     reaches earlier turns.
     """
 
@@ -130,6 +135,7 @@ class Turn:
     valid: bool = True
     reward: float = 0.0
     penalty: float = 0.0
+    advantage: float | None = None  # what credit gave this turn; None where it was filtered out or not trained on
     info: dict[str, Json] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # "sampling", "environment"
 
@@ -172,7 +178,7 @@ class Trajectory:
             lines.append(f"\n[{number}] {turn.observation.strip()}")
             flag = "" if turn.valid else "   (invalid)"
             gain = f"   reward {turn.reward:+g}" if turn.reward else ""
-            credit = f"   advantage {turn.info['advantage']:+.2f}" if "advantage" in turn.info else ""
+            credit = "" if turn.advantage is None else f"   advantage {turn.advantage:+.2f}"
             lines.append(f"  > {turn.action}{flag}{gain}{credit}")
         if self.last_observation:
             lines.append(f"\n[end] {self.last_observation.strip()}")

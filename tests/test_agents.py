@@ -291,3 +291,20 @@ def test_tasks_are_chosen_by_the_request() -> None:
     observation, _ = env.reset(seed=3, options={"task": Task(id="own", options={"length": 5})})
     assert observation == env.reset(seed=3, options={"task": Task(id="own", options={"length": 5})})[0]
     assert env.oracle() == ["go right"] * 5
+
+
+def test_the_context_is_the_models_where_the_run_file_has_none() -> None:
+    from toys import tiny_model
+
+    from agentrl import build
+    from agentrl.config import AgentTable
+
+    limit = build.context_limit(tiny_model(tokenizer()))
+    assert limit == 512
+    view, renderer = View("o", {}, 0), Renderer(tokenizer())
+    for context, expected in [(None, 512), (100, 100), (512, 512)]:
+        table = AgentTable(prompt="{observation}", context=context)
+        assert build.chat_agent(table, renderer, view, limit).context == expected
+        assert build.chat_agent(table, renderer, view).context == context
+    with pytest.raises(ConfigError, match=r"agent\.context = 513, but the model has 512 positions"):
+        build.chat_agent(AgentTable(prompt="{observation}", context=513), renderer, view, limit)

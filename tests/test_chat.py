@@ -248,3 +248,17 @@ def test_pieces_are_read_back(action_tags: bool, think_tags: bool) -> None:
     form, renderer = ActionFormat(action_tags, think_tags), Renderer(tokenizer())
     parsed = form.parse(renderer.decode(renderer.completion(form.pieces("go right", "Your turn"))))
     assert (parsed.action, parsed.thought, parsed.problem) == ("go right", "Your turn", "")
+
+
+def test_the_ids_of_few_and_short_texts_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agentrl.chat.renderer.MANY", 3)
+    renderer = Renderer(tokenizer())
+    for text in ("go", "left", "go" * 100, "right", "at", "You"):
+        renderer.encode_text(text)
+        assert len(renderer._texts) <= 3
+    assert "You" in renderer._texts and "go" * 100 not in renderer._texts
+
+
+def test_a_lone_surrogate_is_a_question_mark() -> None:
+    renderer = Renderer(tokenizer())
+    assert renderer.encode_text("go \ud800") == renderer.encode_text("go ?")

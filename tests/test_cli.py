@@ -452,3 +452,66 @@ def test_more_episodes_than_tasks_are_all_tasks_and_a_note(capsys: pytest.Captur
     assert main(["eval", HOUSEHOLD, "--policy", "oracle", "--episodes", "1001", "--max-turns", "1", "--json"]) == 0
     shown = capsys.readouterr()
     assert json.loads(shown.out)["n"] == 1000 and "has 1000 tasks" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("NoInfo", "toy/Stateless-v0: reset must return (text, info); got str; run `agentrl check`"),
+        ("Crashing", "toy/Stateless-v0 raised ZeroDivisionError: a bug of mine"),
+        ("NumberedStates", "state_key must return text or None; got int"),
+        ("Unmade", "toy/Stateless-v0 raised OSError: no server"),
+    ],
+)
+def test_a_broken_environment_is_one_line_and_no_run_folder(
+    name: str, words: str, fails: Fails, tmp_path: Path
+) -> None:
+    gymnasium.register(id="toy/Stateless-v0", entry_point=f"toy_runs:{name}")
+    changes = ("env.id=toy/Stateless-v0", "env.options={}", "agent.prompt={observation}")
+    assert words in fails("train", str(run_file(tmp_path)), *changes, "--out", "run")
+
+
+def test_an_evaluation_takes_turns_and_options_from_the_run_file_and_closes_its_environments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from agentrl.config import load
+    from agentrl.rollout import EnvPool
+
+    closed = []
+    monkeypatch.setattr(EnvPool, "close", lambda self: closed.append(len(self._free)))
+    changes = ("run.iterations=0", "evaluation.episodes=0", "evaluation.max_turns=3", "env.options.dialect=put")
+    assert main(["train", str(run_file(tmp_path)), *changes, "--out", "run"]) == 0
+    closed.clear()
+    for out, more, expected in [
+        ("as_trained", [], (3, {"difficulty": "tiny", "dialect": "put"})),
+        ("fewer", ["--max-turns", "2"], (2, {"difficulty": "tiny", "dialect": "put"})),
+        ("other", ["--option", "difficulty=easy"], (50, {"difficulty": "easy"})),
+    ]:
+        assert main(["eval", HOUSEHOLD, "--policy", "checkpoint:run", "--episodes", "1", "--out", out, *more]) == 0
+        table = load(tmp_path / out / "config.toml").env
+        assert (table.max_turns, table.options) == expected
+    assert closed == [1, 1, 1]
+
+
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from agentrl.evaluate import print_evaluation
+    from agentrl.listing import print_listing
+
+    row = {"n": 1, "success_rate": 1.0, "ci95": [0, 1], "mean_turns": 1, "valid_action_ratio": 1}
+    print_evaluation({**row, "env": "[/red]", "policy": "p", "split": "s", "by_type": {"[bold]x": row}, "seconds": 1,
+                      "faults": 0})  # fmt: skip
+    print_listing({"envs": [{"id": "my/[/E]-v0"}]})
+    shown = capsys.readouterr().out
+    assert "[/red]" in shown and "[bold]x" in shown and "my/[/E]-v0" in shown
+
+
+def test_the_version_and_python_dash_m(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "agentrl", "--version"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith("agentrl ") and done.stderr == ""
+
+
+def test_a_current_folder_that_is_gone_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["list", "tools"]) == 0

@@ -470,3 +470,18 @@ def test_the_seed_chooses_the_task() -> None:
 
 def test_it_is_registered_without_heavy_libraries() -> None:
     assert "agentrl/Household-v0" in gymnasium.registry
+
+
+@pytest.mark.parametrize("action", [None, 3, b"look", ["look"]])
+def test_an_action_that_is_no_text_does_nothing(action: Any) -> None:
+    env = HouseholdEnv()
+    env.reset(seed=0)
+    before = env.state_key()
+    text, reward, terminated, _, info = env.step(action)
+    assert (text, reward, terminated, info["is_action_valid"]) == ("Nothing happens.", 0.0, False, False)
+    assert env.state_key() == before
+
+
+def test_reset_knows_its_options() -> None:
+    with pytest.raises(GameError, match=r"no option 'taks'\. Did you mean 'task'\?"):
+        HouseholdEnv().reset(options={"taks": 1})

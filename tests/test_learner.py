@@ -15,6 +15,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 import torch
+from accelerate import Accelerator
 from toys import PROMPT, Corridor, tiny_model, tokenizer
 
 from agentrl.agents import Append, ChatAgent, Window
@@ -425,3 +426,16 @@ def test_a_model_that_scales_its_logits_is_refused(change: dict[str, float]) -> 
     else:
         with pytest.raises(ConfigError, match="GraniteForCausalLM changes its logits"):
             Learner(model=model, loss=PPOClip())
+
+
+@pytest.mark.parametrize("cuda", [False, True])
+def test_a_model_on_the_cpu_is_trained_there(cuda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+
+    def recorded(cpu: bool) -> Accelerator:
+        asked.append(cpu)
+        return Accelerator(cpu=cpu)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr("agentrl.learning.learner.Accelerator", recorded)
+    assert Learner(model=gpt2("float32"), loss=PPOClip()).device.type == "cpu" and asked == [True]

@@ -202,6 +202,7 @@ def test_wheel_holds_every_file_and_works(source_copy: Path, tmp_path: Path):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert expected_files() - names == set(), "name them under tool.setuptools.package-data"
     assert names - expected_files() == set()
+    assert "agentrl/py.typed" in names
     assert {name.split("/")[0] for name in names} == {"agentrl"}, "the wheel must not own any other top-level name"
 
     target = tmp_path / "target"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -414,3 +416,34 @@ def test_the_pool_closes_what_is_free() -> None:
 
 def test_a_task_needs_no_options() -> None:
     assert Task("t").options == {}
+
+
+@pytest.mark.parametrize(
+    ("where", "reply", "words"),
+    [
+        ("reset", "text", "Odd: reset must return .text, info.; got str"),
+        ("reset", ("text", None), "got .str, NoneType."),
+        ("step", (5, 0.0, False, False, {}), "Odd: step must give .*; got .int, dict."),
+        ("step", ("text", 0.0, False, False, None), "got .str, NoneType."),
+        ("state_key", 7, "Odd: state_key must return text or None; got int"),
+    ],
+)
+def test_an_environment_that_answers_in_another_form_is_a_fault(where: str, reply: Any, words: str) -> None:
+    class Odd(Corridor):
+        pass
+
+    setattr(Odd, where, lambda self, *args, **kwargs: reply)
+    with pytest.raises(AgentRLError, match=f"env_fault: .*{words}"):
+        rollout(player(env=Odd), TASKS[:1])
+
+
+def test_seeds_of_numpy_and_lone_surrogates_are_played_and_written_down() -> None:
+    class Garbled(Corridor):
+        def step(self, action: str):
+            _, *rest = super().step(action)
+            return "You \ud800 stand", *rest
+
+    task = dataclasses.replace(TASKS[0], seed=np.int64(12))
+    (trajectory,) = rollout(player(env=Garbled), [task])
+    assert trajectory.success and type(trajectory.seed) is int
+    assert Trajectory.from_dict(json.loads(json.dumps(trajectory.to_dict()))) == trajectory

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -259,3 +261,38 @@ def test_a_built_model_depends_on_the_seed_only(checkpoint: Any) -> None:
     first, same, other = (tiny_model(tokenizer(), seed=seed).lm_head.weight for seed in (0, 0, 1))
     assert torch.equal(first, same) and not torch.equal(first, other)
     assert first.shape[0] == len(tokenizer())
+
+
+# ---- locks ----------------------------------------------------------------------------------------------------------
+
+HOLDER = """
+import sys
+from pathlib import Path
+from agentrl.store import RunFolder
+RunFolder.create(Path("run"), {})
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_run_folder_is_one_processs_until_that_ends(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(ConfigError, match="run is in use by another process"):
+            RunFolder.reopen(tmp_path / "run", 0)
+        other.kill()
+    RunFolder.reopen(tmp_path / "run", 0)
+    RunFolder.reopen(tmp_path / "run", 0)  # its own process may
+
+
+def test_a_folder_that_only_holds_a_lock_is_empty(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", {})
+    with pytest.raises(ConfigError, match="not this"), folder.or_nothing():
+        raise ConfigError("not this")
+    assert not folder.path.exists()
+    folder.path.mkdir()
+    (folder.path / ".lock").touch()
+    assert RunFolder.create(folder.path, {}).trajectories.is_dir()

@@ -166,7 +166,9 @@ def test_from_trajectories():
     table = TurnTable.from_trajectories([first, episode("empty", [], group="g"), second])
     assert table["reward"].tolist() == [0.5, 2.75, 0.0]
     assert table.sum_by_trajectory(table["reward"]).tolist() == [first.reward, second.reward]
-    assert table["penalty"].tolist() == [0.1, 0, 0] and table["valid"].tolist() == [False, True, True]
+    assert table["penalty"].tolist() == [0, 0, 0]  # a record's penalty is a result: reward methods write it anew
+    assert table.labels("task") == ["door-1"] and table["type"].tolist() == [0, 0, 0]
+    assert table["valid"].tolist() == [False, True, True]
     assert table["state"].tolist() == [0, -1, 0] and table["observation"].tolist() == [0, 1, 0]
     assert table["n_tokens"].tolist() == [3, 6, 0] and table["success"].tolist() == [True, True, False]
     assert table.n_groups == 1 and table.n_trajectories == 2

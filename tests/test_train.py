@@ -151,7 +151,7 @@ def test_grpo_and_gigpo_are_different_algorithms(plain: Path, tmp_path: Path) ->
     assert summary(grpo)["status"] == "completed" and weights(grpo) != weights(plain)
     first = "iteration_000000.jsonl.zst"
     pairs = list(zip(trajectories(grpo)[first], trajectories(plain)[first], strict=True))
-    advantages = [[[turn["info"].pop("advantage") for turn in one["turns"]] for one in pair] for pair in pairs]
+    advantages = [[[turn.pop("advantage") for turn in one["turns"]] for one in pair] for pair in pairs]
     assert all(one == other for one, other in pairs)  # the same episodes, credited differently
     assert any(one != other for one, other in advantages)
     assert "credit/anchor_size_mean" not in metrics(grpo)[0]
@@ -170,7 +170,7 @@ def test_a_kl_regularizer_measures_the_distance_from_the_model_at_the_start(plai
 def test_credit_methods_sum_and_later_ones_modulate(plain: Path, tmp_path: Path) -> None:
     def advantages(credit: str) -> Any:
         trainer = Trainer(tiny(tmp_path, f"algorithm.credit={credit}"), QUIET, time.time())
-        return trainer.assign_credit(list(read_trajectories(file)))[1]
+        return trainer.credit(list(read_trajectories(file)))[1]
 
     file = plain / "trajectories" / "iteration_000000.jsonl.zst"
     grpo = advantages('{name="grpo"}')
@@ -471,6 +471,23 @@ def test_ctrl_c_stops_a_real_process_at_once_and_it_can_be_continued(tmp_path: P
     assert summary(made)["status"] == "interrupted"
     run(tmp_path, *LONG, out="stopped", resume=True)
     assert_same_run(run(tmp_path, *LONG, out="undisturbed"), made)
+
+
+@pytest.mark.slow
+def test_a_termination_is_an_interrupt(tmp_path: Path) -> None:
+    process = start(tmp_path, *LONG, "--out", "stopped")
+    wait_for(lambda: latest_step(tmp_path / "stopped") >= 0, process)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 143 and error.decode() == "agentrl: interrupted; continue with --resume\n"
+    assert summary(tmp_path / "stopped")["status"] == "interrupted"
+
+
+def test_a_run_folder_is_shown_as_it_is_called(tmp_path: Path) -> None:
+    file = io.StringIO()
+    progress = LineProgress(Console(file=file, width=200))
+    train(tiny(tmp_path, "run.iterations=0", "evaluation.episodes=0"), tmp_path / "[a]b[", progress=progress)
+    assert file.getvalue().count("[a]b[") == 2
 
 
 # ── what a person sees ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -283,3 +283,31 @@ class Moody(Stateless):
         Moody.n_resets += 1
         _, info = super().reset(seed=seed, options=options)
         return f"door number {Moody.n_resets}", info
+
+
+class NoInfo(Stateless):
+    """Forgets ``info``."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        return super().reset(**kwargs)[0]
+
+
+class Crashing(Stateless):
+    """Cannot start a task."""
+
+    def reset(self, **kwargs: Any) -> Any:
+        raise ZeroDivisionError("a bug\nof mine")
+
+
+class NumberedStates(Stateless):
+    """Its keys are no texts."""
+
+    def state_key(self) -> Any:
+        return 3
+
+
+class Unmade(Stateless):
+    """Cannot be made."""
+
+    def __init__(self) -> None:
+        raise OSError("no server")

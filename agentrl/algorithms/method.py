@@ -43,12 +43,17 @@ TABLE_COLUMNS = frozenset(
         "node",
         "valid",
         "success",
+        "task",
+        "type",
     }
 )
 """What ``TurnTable.from_trajectories`` writes for every environment; ``state`` needs an environment with state keys."""
 
 LEARNER_COLUMNS = frozenset({"logp", "logp_old", "logp_sampler", "logp_ref", "entropy", "row", "sequence", "coef"})
 """What the learner computes where a method reads it."""
+
+
+TOKEN_STAGES = ("token_weight", "loss", "regularizer")
 
 
 class Method:
@@ -77,11 +82,13 @@ def columns(method: Any, direction: str = "reads") -> tuple[str, ...]:
 def check_columns(methods_in_order: Sequence[Any], produced_by_environment: Iterable[str] = ()) -> None:
     """Raises ConfigError where a method reads a column that nobody before it writes.
 
-    Known from the start: ``TABLE_COLUMNS``, ``LEARNER_COLUMNS`` and what the environment produces ("state" where it has
-    state keys). Each method then adds the columns it writes.
+    Known from the start: ``TABLE_COLUMNS``, a turn's mean token "entropy", and what the environment produces ("state" where
+    it has state keys); from the token weights on also ``LEARNER_COLUMNS``. Each method then adds the columns it writes.
     """
-    known = TABLE_COLUMNS | LEARNER_COLUMNS | set(produced_by_environment)
+    known = TABLE_COLUMNS | {"entropy"} | set(produced_by_environment)
     for place, method in enumerate(methods_in_order):
+        if getattr(method, "stage", "") in TOKEN_STAGES:
+            known = known | LEARNER_COLUMNS
         for column in columns(method):
             if column not in known:
                 raise ConfigError(_missing(method, column, known, methods_in_order[place + 1 :]))

@@ -76,9 +76,10 @@ class TurnTable:
         """One row for every turn, in order.
 
         ``group`` is the trajectory's (its task's id where that is empty); the named score parts are added to the last
-        turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls; ``valid`` is the turn's and
-        ``success`` the trajectory's. The column ``state`` is absent where no turn has a state key. A trajectory without
-        turns has no row. Raises ValueError for an episode that ended in a fault: it has no place in a baseline.
+        turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls; ``valid`` is the turn's, ``success`` the
+        trajectory's, ``task`` and ``type`` its task's; ``penalty`` is 0 until a reward method writes it. The column
+        ``state`` is absent where no turn has a state key. A trajectory without turns has no row. Raises ValueError for an
+        episode that ended in a fault: it has no place in a baseline.
         """
         turns: list[Turn] = []
         reward: list[float] = []
@@ -100,12 +101,13 @@ class TurnTable:
             trajectory=[trajectories[i].id for i in index],
             turn=np.array([place for n in n_turns for place in range(n)], dtype=np.int64),
             reward=np.array(reward, dtype=np.float64),
-            penalty=np.array([turn.penalty for turn in turns], dtype=np.float64),
             state=None if turns and all(state is None for state in states) else states,
             observation=[turn.observation for turn in turns],
             n_tokens=np.array([_n_tokens(turn) for turn in turns], dtype=np.int64),
             valid=np.array([turn.valid for turn in turns], dtype=bool),
             success=np.array([trajectories[i].success for i in index], dtype=bool),
+            task=[trajectories[i].task.id for i in index],
+            type=[trajectories[i].task.type for i in index],
         )
 
     # ---- columns ----------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from agentrl.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+SHORT, MANY = 200, 20_000  # characters of a text whose ids are kept; texts that are
 _SLOT = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: no tokenizer's template writes them
 
 
@@ -73,12 +74,15 @@ class Renderer:
         """
         known = self._texts.get(text)
         if known is None:
-            cuts = [0, *(match.start() + 1 for match in self._unsplit.finditer(text)), len(text)]
+            whole = text.encode(errors="replace").decode()  # a lone surrogate becomes "?": no tokenizer takes it
+            cuts = [0, *(match.start() + 1 for match in self._unsplit.finditer(whole)), len(whole)]
             known = []
             for start, end in itertools.pairwise(cuts):
-                encoded = self.tokenizer(text[start:end], add_special_tokens=False, split_special_tokens=True)
+                encoded = self.tokenizer(whole[start:end], add_special_tokens=False, split_special_tokens=True)
                 known += encoded["input_ids"]
-            if len(self._texts) < 50_000:
+            if len(text) < SHORT:
+                if len(self._texts) >= MANY:
+                    self._texts.clear()
                 self._texts[text] = known
         return known
 

@@ -115,7 +115,8 @@ class Learner:
     ``token_budget`` bounds a micro-batch (padding included). ``old_logprobs``: "sampler" trusts the log-probs of the sampling
     policy as those of the old policy (exact where sampler and learner are one model), "learner" recomputes them.
     ``with_reference`` keeps a frozen copy of the model as it is now, for what reads ``logp_ref``. ``token_weights`` change the
-    coefficients: a token that is masked out leaves the mean, a weight multiplies its share.
+    coefficients: a token that is masked out leaves the mean, a weight multiplies its share. ``accelerator``: where it computes
+    (None: on the model's device).
     """
 
     model: Any
@@ -126,10 +127,12 @@ class Learner:
     old_logprobs: Literal["sampler", "learner"] = "learner"
     token_weights: Sequence[Any] = ()
     with_reference: bool = False
-    accelerator: Accelerator = field(default_factory=lambda: Accelerator(cpu=not torch.cuda.is_available()))
+    accelerator: Any = None  # an accelerate.Accelerator
 
     def __post_init__(self) -> None:
         check_head(self.model)
+        if self.accelerator is None:
+            self.accelerator = Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
         decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() >= 2]
         plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
         optimizer = torch.optim.AdamW(
@@ -177,6 +180,13 @@ class Learner:
                 values, entropies = self._forward(model, samples, batch, data, tokens)
                 logp[tokens], entropy[tokens] = values.double().cpu().numpy(), entropies.double().cpu().numpy()
         return logp, entropy
+
+    def turn_entropy(self, samples: Sequence[Sample], n_turns: int) -> np.ndarray:
+        """Mean entropy of the sampled tokens of each turn under the policy now, [K] in nats; 0 for a turn without any."""
+        data = TokenData.of(samples, np.zeros(n_turns), None)
+        entropy = self.logprobs(samples, data)[1]
+        counts = np.bincount(data.row, minlength=n_turns)
+        return np.bincount(data.row, entropy, minlength=n_turns) / np.maximum(counts, 1)
 
     def update(
         self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int] | None = None

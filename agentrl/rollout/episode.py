@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import gymnasium
-
 from agentrl.agents.base import Agent, Decision, Episode, View
-from agentrl.env import hook
-from agentrl.errors import EnvFault, PolicyFault
+from agentrl.env import checked_key, checked_reply, checked_reset, hook
+from agentrl.errors import EnvError, EnvFault, PolicyFault
 from agentrl.types import Json, Outcome, Task, Trajectory, Turn
 
 
@@ -84,13 +82,13 @@ class _Player:
 
     def _reset(self, seed: int) -> tuple[str, dict[str, Any]]:
         try:
-            return self.episode.env.reset(seed=seed, options={"task": self.episode.task})
+            return checked_reset(self.episode.env, self.episode.task, seed)
         except Exception as error:
             raise _env_fault("reset", error) from error
 
     def _state_key(self) -> str | None:
         try:
-            return self.state_key() if self.state_key is not None else None
+            return checked_key(self.episode.env, self.state_key()) if self.state_key is not None else None
         except Exception as error:
             raise _env_fault("state_key", error) from error
 
@@ -109,6 +107,7 @@ class _Player:
         started = time.perf_counter()
         try:
             observation, reward, terminated, truncated, info = self.episode.env.step(turn.action)
+            checked_reply(self.episode.env, observation, info)
             turn.reward = float(reward)
             turn.info = _plain(info) | turn.info
         except Exception as error:
@@ -142,9 +141,4 @@ def _plain(info: dict[str, Any]) -> dict[str, Json]:
 
 
 def _env_fault(what: str, error: Exception) -> EnvFault:
-    return EnvFault(f"{what} raised {type(error).__name__}: {error}")
-
-
-def environment(env: gymnasium.Env[str, str]) -> str:
-    """The id an environment was made with, else its class name."""
-    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+    return EnvFault(str(error) if isinstance(error, EnvError) else f"{what} raised {type(error).__name__}: {error}")

@@ -18,9 +18,10 @@ import gymnasium
 
 from agentrl import seeding
 from agentrl.agents.base import Agent, Episode, Generate
+from agentrl.env import environment
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.policies.base import BatchPolicy, Policy
-from agentrl.rollout.episode import Limits, environment, run_episode
+from agentrl.rollout.episode import Limits, run_episode
 from agentrl.rollout.rounds import Rounds
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
 
@@ -42,15 +43,20 @@ class EnvPool:
         """Gives an environment back; a broken one is closed and forgotten."""
         if not broken:
             self._free.append(env)
-            return
-        try:
-            env.close()
-        except Exception as error:  # it is broken already; the episode carries the first fault
-            warnings.warn(f"a broken environment could not be closed: {error!r}", stacklevel=2)
+        else:
+            _close(env, "a broken environment")  # the episode carries the first fault
 
     def close(self) -> None:
+        """Closes what is free."""
         while self._free:
-            self._free.pop().close()
+            _close(self._free.pop(), "an environment")
+
+
+def _close(env: gymnasium.Env[str, str], what: str) -> None:
+    try:
+        env.close()
+    except Exception as error:
+        warnings.warn(f"{what} could not be closed: {error!r}", stacklevel=3)
 
 
 @dataclass(slots=True)

@@ -112,6 +112,9 @@ class HouseholdEnv(TextEnv):
         if seed is None:
             seed, self._first_seed = self._first_seed, None
         super().reset(seed=seed)
+        for key in options or {}:
+            if key not in ("task", "game"):
+                raise GameError(f"reset has no option '{key}'.{did_you_mean(str(key), ('task', 'game'))}")
         game = (options or {}).get("game")
         if game is not None:
             house = game_files.load(game, dialect=_asked(self.dialect))
@@ -125,9 +128,10 @@ class HouseholdEnv(TextEnv):
         return self._world.reset(), self._info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """One turn. An inadmissible action changes nothing and says so. Raises GameError before the first ``reset``."""
+        """One turn. An inadmissible action, or one that is no text, changes nothing and says so. Raises GameError before
+        the first ``reset``."""
         world = self.world
-        text = world.step(action)
+        text = world.step(action if isinstance(action, str) else "")  # no command is ""
         won = world.won
         return text, self.reward_scale if won else 0.0, won, False, self._info()
 
