@@ -213,16 +213,17 @@ def process_started() -> float:
     return time.time() - age
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, as a scheduler sends it: the run ends as it does at Ctrl-C."""
-
-
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises Terminated in the block; outside of the main thread, where no signal arrives, nothing changes."""
+def _terminable(received: list[int]) -> Iterator[None]:
+    """In the block, SIGTERM (a scheduler's) does what Ctrl-C does, and is added to ``received``; outside of the main
+    thread, where no signal arrives, nothing changes."""
 
-    def stop(*_: Any) -> None:
-        raise Terminated
+    def stop(number: int, frame: Any) -> None:
+        received.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)  # asyncio puts its own there while it runs
+        if not callable(interrupt):
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
@@ -254,16 +255,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with suppress(OSError):  # a current folder that was removed
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # a user's own modules: module:attribute in a run file, module:my/Env-v0
+    received: list[int] = []
     try:
-        with _terminable():
+        with _terminable(received):
             app.cli(prog="agentrl", description="Train, evaluate and inspect language-model agents.", args=arguments)
     except UserError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         remedy = "; continue with --resume" if list(arguments[:1]) == ["train"] else ""
         print(f"agentrl: interrupted{remedy}", file=sys.stderr)
-        return 143 if isinstance(error, Terminated) else 130
+        return 143 if received else 130
     except BrokenPipeError:
         return 1
     except (

@@ -478,7 +478,7 @@ def test_a_termination_is_an_interrupt(tmp_path: Path) -> None:
     process = start(tmp_path, *LONG, "--out", "stopped")
     wait_for(lambda: latest_step(tmp_path / "stopped") >= 0, process)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 143 and error.decode() == "agentrl: interrupted; continue with --resume\n"
     assert summary(tmp_path / "stopped")["status"] == "interrupted"
 
