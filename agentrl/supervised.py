@@ -54,6 +54,7 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "demos": result}
     folder.write_summary(summary)
     progress.evaluated("demonstrations", result)
+    pool.close()
     return summary
 
 
@@ -122,4 +123,5 @@ def run_sft(
         write_atomic(export / "config.toml", (folder.path / "config.toml").read_bytes())  # how it is prompted
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
     folder.write_summary(summary)
+    pool.close()
     return summary
