@@ -467,7 +467,10 @@ def test_ctrl_c_stops_a_real_process_at_once_and_it_can_be_continued(tmp_path: P
     wait_for(lambda: latest_step(made) >= 2, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and error.decode() == "agentrl: interrupted; continue with --resume\n"
+    assert process.returncode == 130
+    assert (
+        "agentrl: interrupted; continue with --resume" in error.decode().splitlines()
+    )  # asyncio may add a line of its own
     assert summary(made)["status"] == "interrupted"
     run(tmp_path, *LONG, out="stopped", resume=True)
     assert_same_run(run(tmp_path, *LONG, out="undisturbed"), made)
@@ -479,7 +482,10 @@ def test_a_termination_is_an_interrupt(tmp_path: Path) -> None:
     wait_for(lambda: latest_step(tmp_path / "stopped") >= 0, process)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 143 and error.decode() == "agentrl: interrupted; continue with --resume\n"
+    assert process.returncode == 143
+    assert (
+        "agentrl: interrupted; continue with --resume" in error.decode().splitlines()
+    )  # asyncio may add a line of its own
     assert summary(tmp_path / "stopped")["status"] == "interrupted"
 
 
