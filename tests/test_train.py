@@ -425,7 +425,14 @@ def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     tests = str(Path(__file__).parent)
     environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "agentrl.cli", "train", str(run_file(folder)), *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell leaves it ignored
+    )
 
 
 def latest_step(run: Path) -> int:
@@ -463,7 +470,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(moment: str, tmp_path: Path) -
 @pytest.mark.slow
 def test_ctrl_c_stops_a_real_process_at_once_and_it_can_be_continued(tmp_path: Path) -> None:
     made = tmp_path / "stopped"
-    process = start(tmp_path, *LONG, "--out", "stopped")
+    process = start(tmp_path, *LONG, "run.iterations=60", "--out", "stopped")
     wait_for(lambda: latest_step(made) >= 2, process)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
@@ -472,13 +479,13 @@ def test_ctrl_c_stops_a_real_process_at_once_and_it_can_be_continued(tmp_path: P
         "agentrl: interrupted; continue with --resume" in error.decode().splitlines()
     )  # asyncio may add a line of its own
     assert summary(made)["status"] == "interrupted"
-    run(tmp_path, *LONG, out="stopped", resume=True)
-    assert_same_run(run(tmp_path, *LONG, out="undisturbed"), made)
+    run(tmp_path, *LONG, "run.iterations=60", out="stopped", resume=True)
+    assert_same_run(run(tmp_path, *LONG, "run.iterations=60", out="undisturbed"), made)
 
 
 @pytest.mark.slow
 def test_a_termination_is_an_interrupt(tmp_path: Path) -> None:
-    process = start(tmp_path, *LONG, "--out", "stopped")
+    process = start(tmp_path, *LONG, "run.iterations=60", "--out", "stopped")
     wait_for(lambda: latest_step(tmp_path / "stopped") >= 0, process)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=120)
