@@ -16,7 +16,7 @@ prints (``sinkbasin 1``). Locations are small integers; several receptacles may 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 TaskType = Literal[
     "pick_and_place_simple",
@@ -26,14 +26,7 @@ TaskType = Literal[
     "pick_cool_then_place_in_recep",
     "pick_two_obj_and_place",
 ]
-TASK_TYPES: tuple[TaskType, ...] = (
-    "pick_and_place_simple",
-    "look_at_obj_in_light",
-    "pick_clean_then_place_in_recep",
-    "pick_heat_then_place_in_recep",
-    "pick_cool_then_place_in_recep",
-    "pick_two_obj_and_place",
-)
+TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 Dialect = Literal["move", "put"]  # "move X to Y" (alfworld 0.4) or "put X in/on Y" (older data and papers)
 
 
