@@ -17,7 +17,7 @@ from agentrl.chat import ActionFormat, Renderer, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
 from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
-from agentrl.rollout import EnvPool, Limits, Rollouts
+from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.types import Sampling, Task
 
 

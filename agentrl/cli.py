@@ -44,15 +44,15 @@ def train(
         dry_run: Check everything, print the resolved run file, and stop.
     """
     from agentrl import config as configs
-    from agentrl import train as training
+    from agentrl import trainer
     from agentrl.console import Progress
 
     settings = configs.load(configs.find(config), overrides)
     if dry_run:
-        training.Trainer(settings, Progress(), time.time())
+        trainer.Trainer(settings, Progress(), time.time())
         _print_toml(settings)
         return
-    training.train(settings, out, resume=resume, started=process_started())
+    trainer.train(settings, out, resume=resume, started=process_started())
 
 
 @app.command
@@ -122,10 +122,10 @@ def eval_(
         out: Write results and trajectories to this folder.
         json: Print one JSON object instead of tables.
     """
-    from agentrl.evaluate import evaluate, print_evaluation
+    from agentrl.evaluator import evaluate, print_evaluation
 
     result = evaluate(
-        env, policy, episodes=episodes, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
+        env, policy, episodes, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
         options=_options(option), out=out,
     )  # fmt: skip
     print(_json(result)) if json else print_evaluation(result)

@@ -8,6 +8,7 @@ by the method itself. Nothing is read from anywhere else.
 
 from __future__ import annotations
 
+import copy
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -189,9 +190,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
         raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
-    for override in overrides:
-        _override(data, override)
-    config = parse(data)
+    config = parse(overridden(data, overrides))
     wanted = config.model.path
     if wanted and not Path(wanted).exists() and (Path(path).parent / wanted / "config.json").is_file():
         # a path is relative to the working folder, else to the run file
@@ -283,6 +282,14 @@ def _floats(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
             result[key] = tuple(value)
         else:
             result[key] = value
+    return result
+
+
+def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The tables of a run file with ``dotted.key=value`` overrides; ``data`` stays as it is."""
+    result = copy.deepcopy(dict(data))
+    for override in overrides:
+        _override(result, override)
     return result
 
 

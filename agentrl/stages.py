@@ -19,7 +19,7 @@ from agentrl.algorithms import TurnTable
 from agentrl.algorithms.method import columns
 from agentrl.build import Methods
 from agentrl.errors import ConfigError, Fault
-from agentrl.rollout.pool import run_to_end
+from agentrl.rollouts.pool import run_to_end
 from agentrl.types import Group, Outcome, RolloutRequest, Trajectory
 
 States = dict[str, Any]

@@ -82,7 +82,7 @@ def run_sft(
     from agentrl.algorithms.losses import NLL
     from agentrl.learning import checkpoint, sft
     from agentrl.learning.learner import Learner, OptimizerSettings
-    from agentrl.train import panels, run_panel
+    from agentrl.trainer import panels, run_panel
 
     progress, started = progress or Progress.for_terminal(), started or time.time()
     trajectories = read_demos(demos)

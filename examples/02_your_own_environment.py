@@ -48,7 +48,8 @@ class Door(TextEnv):
 gymnasium.register(id="my/Door-v0", entry_point=lambda **options: Door(**options))
 
 if __name__ == "__main__":
-    from agentrl.evaluate import evaluate, print_evaluation
+    import agentrl
+    from agentrl.evaluator import print_evaluation
 
     for policy in ("random", "oracle"):
-        print_evaluation(evaluate("my/Door-v0", policy, episodes=40, max_turns=2))
+        print_evaluation(agentrl.evaluate("my/Door-v0", policy, n=40, max_turns=2))

@@ -25,7 +25,7 @@ from agentrl.agents import (
 )
 from agentrl.chat import ActionFormat, Renderer
 from agentrl.errors import ConfigError
-from agentrl.rollout import Limits, run_episode
+from agentrl.rollouts import Limits, run_episode
 from agentrl.types import Completion, Outcome, Sampling, Task, Trajectory
 
 RIGHT = "<action>go right</action>"

@@ -475,7 +475,7 @@ def test_an_evaluation_takes_turns_and_options_from_the_run_file_and_closes_its_
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from agentrl.config import load
-    from agentrl.rollout import EnvPool
+    from agentrl.rollouts import EnvPool
 
     closed = []
     monkeypatch.setattr(EnvPool, "close", lambda self: closed.append(len(self._free)))
@@ -494,7 +494,7 @@ def test_an_evaluation_takes_turns_and_options_from_the_run_file_and_closes_its_
 
 
 def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    from agentrl.evaluate import print_evaluation
+    from agentrl.evaluator import print_evaluation
     from agentrl.listing import print_listing
 
     row = {"n": 1, "success_rate": 1.0, "ci95": [0, 1], "mean_turns": 1, "valid_action_ratio": 1}

@@ -30,7 +30,7 @@ from agentrl.learning.checkpoint import build_model
 from agentrl.learning.learner import Learner, OptimizerSettings
 from agentrl.learning.samples import Sample, make_samples
 from agentrl.policies.transformers import TransformersPolicy
-from agentrl.rollout import EnvPool, Limits, Rollouts
+from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.types import Call, RolloutRequest, Sampling, Task, Trajectory, Turn
 
 STILL = OptimizerSettings(lr=0.0, max_grad_norm=1e9)  # leaves the weights and the raw gradient in place

@@ -23,7 +23,7 @@ from agentrl.env import shared_folder
 from agentrl.learning import sft
 from agentrl.learning.learner import Learner, OptimizerSettings
 from agentrl.learning.samples import Sample, make_samples
-from agentrl.rollout import EnvPool, Limits, Rollouts, rollout
+from agentrl.rollouts import EnvPool, Limits, Rollouts, play
 from agentrl.types import Call, Task, Trajectory, Turn
 
 PROMPT = "{places}\n{history}You hold {held}\n{observation}\n{goal}"
@@ -42,7 +42,7 @@ def demonstrations(noise: float, imitate_noise: bool = False, n: int = 6) -> lis
     chat = ChatAgent(Renderer(word_tokenizer()), Window(turns=8, item="{action}; "), prompt=PROMPT)
     agent = DemonstratorAgent(chat, ExpertAgent(noise=noise), imitate_noise)
     tasks = pool.take().get_wrapper_attr("tasks")("train")[:n]
-    return rollout(Rollouts(pool, agent, limits=Limits(max_turns=20)), tasks)
+    return play(Rollouts(pool, agent, limits=Limits(max_turns=20)), tasks)
 
 
 def test_noise_is_shown_but_not_imitated() -> None:

@@ -19,7 +19,7 @@ from agentrl.agents import Append, ChatAgent, DemonstratorAgent, ExpertAgent, Or
 from agentrl.chat import Renderer
 from agentrl.errors import AgentRLError, ConfigError, PolicyFault
 from agentrl.policies import ScriptedPolicy
-from agentrl.rollout import EnvPool, Limits, Rollouts, rollout
+from agentrl.rollouts import EnvPool, Limits, Rollouts, play
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory
 
 RENDERER = Renderer(tokenizer())
@@ -97,20 +97,20 @@ def test_max_live_changes_no_number() -> None:
 def test_agents_without_a_model_ask_nothing() -> None:
     policy = Answering(lambda request: RIGHT)
     rollouts = player(policy, actor=OracleAgent(), max_live=2)
-    assert all(trajectory.success for trajectory in rollout(rollouts, TASKS))
+    assert all(trajectory.success for trajectory in play(rollouts, TASKS))
     assert policy.batches == []
 
 
 def test_a_policy_that_batches_by_itself() -> None:
     policy = ScriptedPolicy(lambda prompt_ids, sampling, request_id: RIGHT)
     rollouts = player(policy, max_live=2)
-    assert [trajectory.n_turns for trajectory in rollout(rollouts, TASKS)] == [2, 3, 4, 2, 3, 4]
+    assert [trajectory.n_turns for trajectory in play(rollouts, TASKS)] == [2, 3, 4, 2, 3, 4]
     assert rollouts.stats.n_sampled_tokens == 18 * len(RIGHT)
 
 
 def test_within_a_running_event_loop_as_in_a_notebook() -> None:
     async def cell() -> list[Trajectory]:
-        return rollout(player(), TASKS[:2])
+        return play(player(), TASKS[:2])
 
     assert [trajectory.n_turns for trajectory in asyncio.run(cell())] == [2, 3]
 
@@ -183,7 +183,7 @@ def test_what_a_request_wants_in_vain_is_refused(wish: dict[str, str]) -> None:
 
 def test_bad_actions_are_data() -> None:
     answers = iter([NONE, ODD, LEFT, ids_of("go right"), *[RIGHT] * 9])
-    (trajectory,) = rollout(player(Answering(lambda r: next(answers))), TASKS[:1])
+    (trajectory,) = play(player(Answering(lambda r: next(answers))), TASKS[:1])
     assert [turn.action for turn in trajectory.turns] == ["", "turn", "go left", "", "go right", "go right"]
     assert [turn.valid for turn in trajectory.turns] == [False, False, True, False, True, True]
     assert [turn.info.get("problem") for turn in trajectory.turns] == [
@@ -203,7 +203,7 @@ def test_bad_actions_are_data() -> None:
     ],
 )
 def test_why_an_episode_ends(env: Any, limits: Limits, outcome: Outcome, n_turns: int) -> None:
-    (trajectory,) = rollout(player(env=env, limits=limits), TASKS[2:3])
+    (trajectory,) = play(player(env=env, limits=limits), TASKS[2:3])
     assert (trajectory.outcome, trajectory.n_turns) == (outcome, n_turns)
     assert trajectory.success == (outcome is Outcome.TERMINATED)
     assert trajectory.last_observation and not trajectory.error
@@ -212,9 +212,9 @@ def test_why_an_episode_ends(env: Any, limits: Limits, outcome: Outcome, n_turns
 def test_turns_are_bounded_by_the_request_then_the_run_then_the_task() -> None:
     task = dataclasses.replace(TASKS[0], max_turns=4)
     left = Answering(lambda request: LEFT)
-    assert rollout(player(left), [TASKS[0]])[0].n_turns == 50
-    assert rollout(player(left), [task])[0].n_turns == 4
-    assert rollout(player(left, limits=Limits(max_turns=3)), [task])[0].n_turns == 3
+    assert play(player(left), [TASKS[0]])[0].n_turns == 50
+    assert play(player(left), [task])[0].n_turns == 4
+    assert play(player(left, limits=Limits(max_turns=3)), [task])[0].n_turns == 3
     (group,) = player(left, limits=Limits(max_turns=3)).run([RolloutRequest(task, 1, max_turns=2)], KEY)
     assert group[0].n_turns == 2
 
@@ -224,7 +224,7 @@ def test_turns_are_bounded_by_the_request_then_the_run_then_the_task() -> None:
 
 @pytest.mark.parametrize("memory", [Window(turns=2), Append()])
 def test_a_fault_is_retried_with_the_recorded_actions_and_no_second_call(memory: Any) -> None:
-    healthy = rollout(player(actor=agent(memory=memory)), TASKS[2:3])[0]
+    healthy = play(player(actor=agent(memory=memory)), TASKS[2:3])[0]
     calls, policy, made = [], Answering(lambda request: RIGHT), []
 
     def env() -> Corridor:
@@ -232,7 +232,7 @@ def test_a_fault_is_retried_with_the_recorded_actions_and_no_second_call(memory:
         return made[-1]
 
     rollouts = player(policy, env, agent(memory=memory))
-    (trajectory,) = rollout(rollouts, TASKS[2:3])
+    (trajectory,) = play(rollouts, TASKS[2:3])
     assert shown(trajectory) == shown(healthy)
     assert len(calls) == 3 + 4  # two turns and the broken one, then all four
     assert [batch[0].rpartition("/")[2] for batch in policy.batches] == [f"turn={n}" for n in range(4)]
@@ -246,7 +246,7 @@ def test_a_replayed_bad_action_stays_bad(first: list[int]) -> None:
         answers, calls = iter([first, *[RIGHT] * 9]), []
         env = lambda calls=calls, failing=failing: Corridor(calls, failing)  # noqa: E731
         policy = Answering(lambda request, answers=answers: next(answers))
-        (trajectory,) = rollout(player(policy, env), TASKS[:1])
+        (trajectory,) = play(player(policy, env), TASKS[:1])
         assert [turn.valid for turn in trajectory.turns] == [False, True, True]
         assert ("problem" in trajectory.turns[0].info) == (first is NONE)
 
@@ -255,9 +255,9 @@ def test_a_replayed_bad_action_stays_bad(first: list[int]) -> None:
     "actor", [RandomAgent(), OracleAgent(), ExpertAgent(noise=0.3), DemonstratorAgent(agent(), ExpertAgent(noise=0.3))]
 )
 def test_agents_without_a_model_come_to_the_same_after_a_fault(actor: Any) -> None:
-    (healthy,) = rollout(player(actor=actor), TASKS[2:3])
+    (healthy,) = play(player(actor=actor), TASKS[2:3])
     calls: list[str] = []
-    (trajectory,) = rollout(player(actor=actor, env=lambda: Corridor(calls, failing=(3,))), TASKS[2:3])
+    (trajectory,) = play(player(actor=actor, env=lambda: Corridor(calls, failing=(3,))), TASKS[2:3])
     assert len(calls) > 3
     assert shown(trajectory) == shown(healthy)
 
@@ -271,13 +271,13 @@ def test_an_environment_that_answers_differently_is_not_replayed() -> None:
             return f"{text} {len(calls)}", info
 
     with pytest.raises(AgentRLError, match="answered differently"):
-        rollout(player(env=lambda: Moody(calls, failing=(2,))), TASKS[:1])
+        play(player(env=lambda: Moody(calls, failing=(2,))), TASKS[:1])
 
 
 def test_a_fault_in_the_middle_of_a_replay_loses_nothing_of_the_record() -> None:
     calls, policy = [], Answering(lambda request: RIGHT)
     rollouts = player(policy, lambda: Corridor(calls, failing=(3, 4)))
-    (trajectory,) = rollout(rollouts, TASKS[2:3])
+    (trajectory,) = play(rollouts, TASKS[2:3])
     assert trajectory.success and rollouts.stats.n_retries == 2
     assert len(policy.batches) == 4
     assert len(calls) == 3 + 1 + 4
@@ -290,7 +290,7 @@ def test_a_fault_that_stays_is_the_outcome_of_its_episode_only() -> None:
                 raise ValueError("a hole")
             return super().step(action)
 
-    result = rollout(player(env=Broken, attempts=2), TASKS[:3])
+    result = play(player(env=Broken, attempts=2), TASKS[:3])
     assert [t.outcome for t in result] == [Outcome.ENV_FAULT, Outcome.TERMINATED, Outcome.TERMINATED]
     assert result[0].error == "step raised ValueError: a hole"
     assert [turn.action for turn in result[0].turns] == ["go right"]  # the record shows what broke it
@@ -312,7 +312,7 @@ def test_the_circuit_breaker_opens_as_soon_as_most_have_failed(where: str) -> No
     setattr(Broken, where, fail)
     rollouts = player(env=Broken, attempts=2, max_live=1)
     with pytest.raises(AgentRLError, match=f"4 of 6 episodes failed .* env_fault: {where} raised OSError: no server"):
-        rollout(rollouts, TASKS)
+        play(rollouts, TASKS)
     assert n_resets[0] == 4 * 2  # the last two were not tried
 
 
@@ -324,7 +324,7 @@ def test_a_reward_that_is_no_number_is_a_fault(reward: Any) -> None:
             return observation, reward, *rest
 
     with pytest.raises(AgentRLError, match="env_fault: step"):
-        rollout(player(env=Odd), TASKS[:1])
+        play(player(env=Odd), TASKS[:1])
 
 
 def test_a_broken_environment_that_cannot_be_closed_is_reported() -> None:
@@ -334,7 +334,7 @@ def test_a_broken_environment_that_cannot_be_closed_is_reported() -> None:
 
     calls: list[str] = []
     with pytest.warns(UserWarning, match="could not be closed: OSError"):
-        (trajectory,) = rollout(player(env=lambda: Stuck(calls, failing=(1,))), TASKS[:1])
+        (trajectory,) = play(player(env=lambda: Stuck(calls, failing=(1,))), TASKS[:1])
     assert trajectory.success
 
 
@@ -357,7 +357,7 @@ def test_a_batch_that_fails_is_asked_again(error: Exception) -> None:
         made.append(Corridor())
         return made[-1]
 
-    result = rollout(player(Answering(answer), env), TASKS[:2])
+    result = play(player(Answering(answer), env), TASKS[:2])
     assert [t.outcome for t in result] == [Outcome.TERMINATED] * 2
     assert [t.n_turns for t in result] == [2, 3]
     assert len(made) == 2 and not any(e.closed for e in made)  # it was not their fault
@@ -368,7 +368,7 @@ def test_a_policy_that_never_answers_opens_the_breaker() -> None:
         raise PolicyFault("the server is down")
 
     with pytest.raises(AgentRLError, match="policy_fault: the server is down"):
-        rollout(player(ScriptedPolicy(answer)), TASKS[:2])
+        play(player(ScriptedPolicy(answer)), TASKS[:2])
 
 
 # ---- what the user did wrong ----------------------------------------------------------------------------------------
@@ -390,7 +390,7 @@ def test_a_configuration_error_comes_out_as_itself_and_closes_what_ran() -> None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ConfigError, match=r"agent.prompt names a field '\{goal\}'"):
-            rollout(player(policy, Silent), TASKS)
+            play(player(policy, Silent), TASKS)
     assert all(env.closed for env in made)
     assert policy.batches == []  # nobody generates for episodes that are being cancelled
 
@@ -400,7 +400,7 @@ def test_an_error_of_the_code_is_not_taken_for_a_fault() -> None:
         raise TypeError("a bug")
 
     with pytest.raises(TypeError, match="a bug"):
-        rollout(player(Answering(answer)), TASKS[:2])
+        play(player(Answering(answer)), TASKS[:2])
 
 
 def test_the_pool_closes_what_is_free() -> None:
@@ -434,7 +434,7 @@ def test_an_environment_that_answers_in_another_form_is_a_fault(where: str, repl
 
     setattr(Odd, where, lambda self, *args, **kwargs: reply)
     with pytest.raises(AgentRLError, match=f"env_fault: .*{words}"):
-        rollout(player(env=Odd), TASKS[:1])
+        play(player(env=Odd), TASKS[:1])
 
 
 def test_seeds_of_numpy_and_lone_surrogates_are_played_and_written_down() -> None:
@@ -444,6 +444,6 @@ def test_seeds_of_numpy_and_lone_surrogates_are_played_and_written_down() -> Non
             return "You \ud800 stand", *rest
 
     task = dataclasses.replace(TASKS[0], seed=np.int64(12))
-    (trajectory,) = rollout(player(env=Garbled), [task])
+    (trajectory,) = play(player(env=Garbled), [task])
     assert trajectory.success and type(trajectory.seed) is int
     assert Trajectory.from_dict(json.loads(json.dumps(trajectory.to_dict()))) == trajectory

@@ -21,8 +21,8 @@ from agentrl.agents.base import Agent, Episode, Generate
 from agentrl.env import environment
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.policies.base import BatchPolicy, Policy
-from agentrl.rollout.episode import Limits, run_episode
-from agentrl.rollout.rounds import Rounds
+from agentrl.rollouts.episode import Limits, run_episode
+from agentrl.rollouts.rounds import Rounds
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
 
 EnvFactory = Callable[[], gymnasium.Env[str, str]]
@@ -195,7 +195,7 @@ class Rollouts:
         return trajectory
 
 
-def rollout(rollouts: Rollouts, tasks: Sequence[Task], key: tuple[int | str, ...] = ("rollout", 0)) -> list[Trajectory]:
+def play(rollouts: Rollouts, tasks: Sequence[Task], key: tuple[int | str, ...] = ("rollout", 0)) -> list[Trajectory]:
     """One episode a task, in order."""
     return [group[0] for group in rollouts.run([RolloutRequest(task, 1) for task in tasks], key)]
 

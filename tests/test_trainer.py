@@ -25,7 +25,7 @@ from agentrl.config import load
 from agentrl.console import LineProgress, LiveProgress, Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.store import free_folder, read_trajectories
-from agentrl.train import Trainer, train
+from agentrl.trainer import Trainer, train
 
 pytest.importorskip("transformers", reason="training needs the extra 'train'")
 

@@ -23,7 +23,7 @@ from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.learning.samples import make_samples
-from agentrl.rollout import Rollouts
+from agentrl.rollouts import Rollouts
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
 

@@ -1,0 +1,196 @@
+"""Evaluation by name: an environment id and a policy spec.
+
+random | oracle | expert | expert:noise=0.2      agents that need no model
+checkpoint:PATH                                  a run folder, or a checkpoint; its run file says how it is prompted
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+from rich.console import Console
+from rich.table import Table
+
+from agentrl import build, config, registry
+from agentrl.agents import Agent
+from agentrl.config import EnvTable, RunConfig
+from agentrl.console import rate
+from agentrl.env import environment
+from agentrl.errors import CheckpointError, ConfigError, did_you_mean
+from agentrl.rollouts import EnvPool, Rollouts
+from agentrl.store import RunFolder
+from agentrl.trainer import run_panel
+from agentrl.types import Task
+
+PLAIN = ("random", "oracle", "expert")
+
+
+EnvSource = str | Callable[[], gymnasium.Env[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Players:
+    """An agent that can be seated in an environment: what ``seated`` makes of an environment id and a policy spec."""
+
+    settings: RunConfig
+    rollouts: Rollouts
+    env_id: str
+    policy: str
+
+    def tasks(self, n: int) -> Sequence[Task]:
+        """The first ``n`` tasks of the split (0, or more than there are: all), each looked at where it is a file."""
+        split = self.settings.env.split
+        available = len(build.tasks_of(self.rollouts.pool, split))
+        if n > available:
+            print(
+                f"note: the split '{split}' has {available} tasks, so {available} episodes are played", file=sys.stderr
+            )
+        tasks = build.first_tasks(self.rollouts.pool, split, min(n, available), "episodes")
+        if "games" in self.settings.env.options:
+            build.check_tasks(self.rollouts.pool, tasks)
+        return tasks
+
+
+@contextmanager
+def seated(
+    env: EnvSource,
+    policy: str | Agent,
+    *,
+    split: str = "valid_seen",
+    seed: int = 0,
+    temperature: float = 1.0,
+    max_turns: int | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Iterator[Players]:
+    """The agent that ``policy`` names (or is), ready to play in ``env`` (an id, or a callable that makes one).
+
+    A checkpoint that plays its own environment without ``options`` takes them, and ``max_turns``, from its run file;
+    ``max_turns`` is 50 otherwise. Raises ConfigError or CheckpointError for what cannot be played.
+    """
+    if (max_turns is not None and max_turns < 1) or temperature < 0:
+        raise ConfigError(
+            f"wanted a temperature of at least 0 and max_turns of at least 1; got {temperature}, {max_turns}"
+        )
+    kind, _, rest = policy.partition(":") if isinstance(policy, str) else ("agent", "", "")
+    if kind not in (*PLAIN, "checkpoint", "agent"):
+        known = did_you_mean(kind, [*PLAIN, "checkpoint"])
+        raise ConfigError(f"no policy is called '{policy}'.{known} Write checkpoint:PATH for a model.")
+    pool = EnvPool(env) if callable(env) else None
+    env_id = env if isinstance(env, str) else _id_of(pool)
+    table = EnvTable(id=env_id, options=dict(options or {}), split=split, max_turns=max_turns or 50)
+    saved, model = _saved(rest) if kind == "checkpoint" else (None, Path())
+    if saved is not None and saved.env.id == env_id and not options:
+        turns = max_turns or saved.evaluation.max_turns or saved.env.max_turns or 50
+        table = EnvTable(id=env_id, options=saved.env.options, split=split, max_turns=turns)
+    pool = pool or build.env_pool(table)
+    try:
+        if saved is not None:
+            settings, rollouts = _from_checkpoint(saved, table, pool, model, seed, temperature)
+        else:
+            settings = _seeded(RunConfig(env=table), seed, temperature or 1.0)
+            agent = _plain_agent(kind, rest) if isinstance(policy, str) else policy
+            rollouts = build.rollouts(settings, pool, agent, None)
+        yield Players(settings, rollouts, env_id, policy if isinstance(policy, str) else type(policy).__name__)
+    finally:
+        pool.close()
+
+
+def _id_of(pool: EnvPool | None) -> str:
+    assert pool is not None
+    env = pool.take()
+    pool.put(env)
+    return environment(env)
+
+
+def _plain_agent(kind: str, parameters: str) -> Agent:
+    fields = dict(_parameter(part) for part in parameters.split(",") if part)
+    return registry.build("agent", {"name": kind, **fields}, f"policy {kind}")
+
+
+def evaluate(
+    env: EnvSource, policy: str | Agent = "random", n: int = 100, *, out: Path | None = None, **seating: Any
+) -> dict[str, Any]:
+    """Plays the first ``n`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson), by_type,
+    mean_turns, valid_action_ratio, faults and seconds. ``seating``: split, seed, temperature, max_turns, options, as in
+    ``seated``; ``out`` is a folder for results and trajectories."""
+    if n < 0:
+        raise ConfigError(f"wanted a number of episodes of at least 0; got {n}")
+    with seated(env, policy, **seating) as players:
+        tasks = players.tasks(n)
+        settings = players.settings
+        folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
+        with folder.or_nothing() if folder is not None else nullcontext():
+            result = run_panel(players.rollouts, tasks, settings.env.split)
+        heading = {"env": players.env_id, "policy": players.policy, "split": settings.env.split}
+        summary = {**heading, "seed": settings.run.seed, **result.to_dict()}
+        if folder is not None:
+            folder.add_trajectories("eval", result.trajectories)
+            folder.write_summary(summary)
+        return summary
+
+
+def _saved(path: str) -> tuple[RunConfig, Path]:
+    """The run file of a checkpoint, and the folder of the model."""
+    place = Path(path)
+    if not path or not place.is_dir():
+        raise CheckpointError(
+            f"there is no checkpoint at '{path}'; write checkpoint:PATH with a run folder or a checkpoint"
+        )
+    model = place if (place / "config.json").is_file() else place / "checkpoints" / "latest"
+    run_file = next(
+        (p / "config.toml" for p in (place, *model.resolve().parents[:2]) if (p / "config.toml").is_file()), None
+    )
+    if run_file is None:
+        raise CheckpointError(
+            f"{path} has no config.toml beside it, which says how the model is prompted; give the run folder"
+        )
+    return config.load(run_file), model
+
+
+def _from_checkpoint(
+    saved: RunConfig, table: EnvTable, pool: EnvPool, model: Path, seed: int, temperature: float
+) -> tuple[RunConfig, Rollouts]:
+    """The settings and rollouts of a checkpoint, prompted as its run file says."""
+    data = saved.model_dump(mode="python", exclude_none=True)
+    data |= {"env": table.model_dump(exclude_none=True), "model": {**data["model"], "path": str(model)}}
+    data["model"].pop("config", None)
+    settings = _seeded(config.parse(data), seed, temperature)
+    view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
+    models = build.models(settings, pool)
+    agent = build.chat_agent(settings.agent, models.renderer, view, build.context_limit(models.model))
+    return settings, build.rollouts(settings, pool, agent, build.policy(settings, models.model))
+
+
+def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:
+    return settings.model_copy(
+        update={
+            "run": settings.run.model_copy(update={"seed": seed}),
+            "rollout": settings.rollout.model_copy(update={"temperature": temperature}),
+        }
+    )
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"'{text}' is not a parameter of a policy: write key=value, as in expert:noise=0.2")
+    return key, config.parse_value(value)
+
+
+def print_evaluation(result: Mapping[str, Any]) -> None:
+    """A table by task type."""
+    table = Table(title=f"{result['env']}  {result['policy']}  {result['split']}", title_justify="left", box=None)
+    for heading in ("task type", "n", "success", "turns", "valid actions"):
+        table.add_column(heading, justify="left" if heading == "task type" else "right")
+    for name, row in [*(item for item in result["by_type"].items() if item[0] != "all"), ("all", result)]:
+        cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
+        table.add_row(name, *cells)
+    console = Console(markup=False, emoji=False)  # names are data
+    console.print(table)
+    console.print(f"{result['seconds']:.1f} s, {result['faults']} faults", highlight=False)
