@@ -4,7 +4,7 @@ found here, before a run folder exists."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,7 +17,7 @@ from agentrl.chat import ActionFormat, Renderer, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
 from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
-from agentrl.rollouts import EnvPool, Limits, Rollouts
+from agentrl.rollouts import EnvPool, Rollouts, Seat
 from agentrl.types import Sampling, Task
 
 
@@ -81,6 +81,12 @@ def tasks_of(pool: EnvPool, split: str) -> Sequence[Task]:
     if not n_tasks:
         raise ConfigError(f"the environment has no tasks in the split '{split}'")
     return found
+
+
+def tasks_or_none(pool: EnvPool, split: str) -> Sequence[Task]:
+    """The tasks of a split, which may be empty."""
+    with _borrowed(pool) as env:
+        return env.get_wrapper_attr("tasks")(split)
 
 
 def first_tasks(pool: EnvPool, split: str, n: int, where: str) -> Sequence[Task]:
@@ -184,32 +190,42 @@ def _all(kind: str, specs: Sequence[dict[str, Any]], where: str) -> list[Any]:
     return [registry.build(kind, spec, f"{where}[{number}]") for number, spec in enumerate(specs)]
 
 
-def tokenizer(config: RunConfig, pool: EnvPool) -> tuple[Any, Renderer]:
-    """The tokenizer of a run file: a checkpoint's, or one made from the environment's vocabulary and the prompt's own words.
+def tokenizer(config: RunConfig, pools: Sequence[EnvPool]) -> tuple[Any, Renderer]:
+    """The tokenizer of a run file: a checkpoint's, or one made from the environments' vocabularies and the prompts' own words.
 
     Raises MissingExtra without transformers, CheckpointError for a checkpoint that cannot be read, ConfigError for the rest.
     """
     if config.model.path is not None:
         found = _checkpoints().load_tokenizer(config.model.path)
     elif config.model.config is not None:
-        with _borrowed(pool) as env:
-            vocabulary = hook(env, "vocabulary")
-            words = None if vocabulary is None else list(vocabulary())
-        if words is None:
-            raise ConfigError("model.config needs an environment with vocabulary(); give model.path instead")
-        prompts = [config.agent.prompt or DEFAULT_PROMPT, config.agent.system]
-        prompts += [str(value) for key, value in config.agent.memory.items() if key != "name"]
+        words = [word for pool in pools for word in _vocabulary(pool)]
+        prompts = [text for table in config.env for text in _texts(config.agent_of(table))]
         found = build_tokenizer([*words, *prompts])
     else:
         raise ConfigError("model: give a path (a checkpoint folder or a Hugging Face name) or a config to build one")
     return found, Renderer(found)
 
 
-def models(config: RunConfig, pool: EnvPool, tokenizer_path: str | None = None) -> Models:
+def _vocabulary(pool: EnvPool) -> list[str]:
+    with _borrowed(pool) as env:
+        vocabulary = hook(env, "vocabulary")
+        if vocabulary is not None:
+            return list(vocabulary())
+        raise ConfigError(
+            f"model.config needs an environment with vocabulary(), and {environment(env)} has none; give model.path instead"
+        )
+
+
+def _texts(table: AgentTable) -> list[str]:
+    """What an agent writes into prompts besides what it saw."""
+    return [table.prompt or DEFAULT_PROMPT, table.system, *(str(v) for k, v in table.memory.items() if k != "name")]
+
+
+def models(config: RunConfig, pools: Sequence[EnvPool], tokenizer_path: str | None = None) -> Models:
     """The model of a run file with its tokenizer (``tokenizer_path``: another one, that demonstrations were written with)."""
     checkpoint = _checkpoints()
     if tokenizer_path is None:
-        made, renderer = tokenizer(config, pool)
+        made, renderer = tokenizer(config, pools)
     else:
         made = checkpoint.load_tokenizer(tokenizer_path)
         renderer = Renderer(made)
@@ -240,13 +256,15 @@ def threads(config: RunConfig) -> int:
     return config.resources.threads or len(os.sched_getaffinity(0))
 
 
-def rollouts(config: RunConfig, pool: EnvPool, agent: Any, policy: Any, *, max_turns: int | None = None) -> Rollouts:
-    """Rollouts as a run file wants them."""
+def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollouts:
+    """Rollouts as a run file wants them; the first seat is that of tasks that name no environment."""
+    first = next(iter(seats.values()))
     return Rollouts(
-        pool=pool,
-        agent=agent,
+        pool=first.pool,
+        agent=first.agent,
+        limits=first.limits,
         policy=policy,
-        limits=Limits(max_turns=max_turns or config.env.max_turns),
+        seats=seats,
         sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
         root_seed=config.run.seed,
         attempts=config.rollout.attempts,

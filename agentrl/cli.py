@@ -84,7 +84,7 @@ def sft(
     Args:
         config: A run file; its table [sft] says how long.
         overrides: Changes to the run file.
-        demos: The folder that `agentrl demos` wrote.
+        demos: The folder that `agentrl demos` wrote, or a training run: then its own successes are imitated.
         out: The run folder (default: runs/NAME).
         export: Also write the model and tokenizer alone to this folder.
     """

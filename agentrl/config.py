@@ -13,9 +13,16 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_serializer,
+)
 
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.registry import first_problem
@@ -33,12 +40,25 @@ class Table(BaseModel):
 
 
 class EnvTable(Table):
-    """Which tasks are played. ``max_turns`` bounds an episode (absent: the task's own, else 50)."""
+    """Which tasks are played. ``max_turns`` bounds an episode (absent: the task's own, else 50).
+
+    A run with several environments has several ``[[env]]``: ``weight`` is the share of each in the tasks that are drawn (exact
+    over an epoch), ``name`` tells two of the same id apart (absent: the id's own name), ``agent`` holds the keys of ``[agent]``
+    that differ here.
+    """
 
     id: str
     options: Spec = {}
     split: str = "train"
     max_turns: Positive | None = None
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    agent: Spec = {}
+
+    @property
+    def title(self) -> str:
+        """``name``, or what the id is called without its namespace: "Household-v0"."""
+        return self.name or self.id.rpartition(":")[2].rpartition("/")[2]
 
 
 class ModelTable(Table):
@@ -157,18 +177,23 @@ class DemosTable(Table):
 
 class SftTable(Table):
     """Supervised learning. ``balance``: draw samples by 1/√(count of the action's first word) ("verb") or evenly ("none").
-    ``context_weight`` also trains the prompt's tokens, at that weight against 1 for a demonstrated token."""
+    ``context_weight`` also trains the prompt's tokens, at that weight against 1 for a demonstrated token.
+
+    From a training run's own trajectories: ``only_success`` leaves the failures out, ``first_iteration`` the earlier iterations
+    (of demonstrations, ``[demos]`` decided when they were made)."""
 
     updates: Positive = 1000
     batch_size: Positive = 128
     balance: Literal["verb", "none"] = "verb"
     context_weight: Fraction = 0.0
+    only_success: bool = True
+    first_iteration: Annotated[int, Field(ge=0)] = 0
 
 
 class RunConfig(Table):
-    """A whole run file."""
+    """A whole run file. ``env`` is one table, or an array of them."""
 
-    env: EnvTable
+    env: Annotated[tuple[EnvTable, ...], Field(min_length=1)]
     model: ModelTable = ModelTable()
     agent: AgentTable = AgentTable()
     rollout: RolloutTable = RolloutTable()
@@ -180,6 +205,23 @@ class RunConfig(Table):
     run: RunTable = RunTable()
     demos: DemosTable = DemosTable()
     sft: SftTable = SftTable()
+
+    @field_serializer("env", mode="wrap")
+    def _one_or_more(self, tables: Any, dump: SerializerFunctionWrapHandler) -> Any:
+        first, *further = dump(tables)
+        return [first, *further] if further else first
+
+    @property
+    def only_env(self) -> EnvTable:
+        """The environment of a run file that has one. Raises ConfigError where it has several."""
+        if len(self.env) > 1:
+            titles = ", ".join(table.title for table in self.env)
+            raise ConfigError(f"wanted a run file with one environment; this one has {titles}; leave one [[env]]")
+        return self.env[0]
+
+    def agent_of(self, table: EnvTable) -> AgentTable:
+        """The agent that plays an environment: ``[agent]`` with what the environment's own ``agent`` changes."""
+        return AgentTable.model_validate({**self.agent.model_dump(exclude_unset=True), **table.agent})
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -241,13 +283,23 @@ def find(name: str) -> Path:
 def parse(data: Mapping[str, Any]) -> RunConfig:
     """A checked configuration. Raises ConfigError: unknown key (with the nearest known), wrong type, value out of range,
     impossible combination."""
-    _check_keys(RunConfig, data, "")
+    one_env = isinstance(data, Mapping) and isinstance(data.get("env"), Mapping)
+    if one_env:
+        data = {**data, "env": [data["env"]]}
     try:
-        config = RunConfig.model_validate(_floats(RunConfig, data))
+        _check_keys(RunConfig, data, "")
+        config = RunConfig.model_validate(_tuples(RunConfig, data))
+    except ConfigError as error:
+        raise ConfigError(_without_index(str(error), one_env)) from error
     except ValidationError as error:
-        raise ConfigError(first_problem(error, "")) from error
+        raise ConfigError(_without_index(first_problem(error, ""), one_env)) from error
     _check_combinations(config)
     return config
+
+
+def _without_index(message: str, one_env: bool) -> str:
+    """A key as the user wrote it: a run file with one ``[env]`` has no ``env.0``."""
+    return message.replace("env.0", "env", 1) if one_env else message
 
 
 def _check_combinations(config: RunConfig) -> None:
@@ -258,6 +310,15 @@ def _check_combinations(config: RunConfig) -> None:
         )
     if config.model.path is not None and config.model.config is not None:
         raise ConfigError("model.path and model.config are both given; give one: a checkpoint, or a model to build")
+    titles = [table.title for table in config.env]
+    for place, table in enumerate(config.env):
+        if table.title in titles[:place]:
+            raise ConfigError(f"two environments are called '{table.title}'; give each [[env]] a name of its own")
+        _check_keys(AgentTable, table.agent, f"env.{place}.agent")
+        try:
+            config.agent_of(table)
+        except ValidationError as error:
+            raise ConfigError(first_problem(error, f"env.{place}.agent")) from error
 
 
 def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:
@@ -265,20 +326,36 @@ def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:
         raise ConfigError(f"{where or 'the run file'} must be a table, got {data!r}")
     for key, value in data.items():
         field = model.model_fields.get(key)
+        place = f"{where}.{key}".strip(".")
         if field is None:
-            raise ConfigError(f"unknown key '{(where + '.' + key).strip('.')}'.{did_you_mean(key, model.model_fields)}")
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Table):
-            _check_keys(field.annotation, value, f"{where}.{key}".strip("."))
+            raise ConfigError(f"unknown key '{place}'.{did_you_mean(key, model.model_fields)}")
+        inner, several = _table_in(field.annotation)
+        if inner is not None and several and isinstance(value, list):
+            for number, item in enumerate(value):
+                _check_keys(inner, item, f"{place}.{number}")
+        elif inner is not None:
+            _check_keys(inner, value, place)
 
 
-def _floats(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+def _table_in(annotation: Any) -> tuple[type[Table] | None, bool]:
+    """The model of a table, and whether the key holds an array of them."""
+    if get_origin(annotation) is tuple:
+        inner = get_args(annotation)[0]
+        return (inner, True) if isinstance(inner, type) and issubclass(inner, Table) else (None, False)
+    return (annotation, False) if isinstance(annotation, type) and issubclass(annotation, Table) else (None, False)
+
+
+def _tuples(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
     """TOML's arrays as the tuples that strict models want."""
     result: dict[str, Any] = {}
     for key, value in data.items():
         annotation = model.model_fields[key].annotation
-        if isinstance(annotation, type) and issubclass(annotation, Table):
-            result[key] = _floats(annotation, value)
-        elif isinstance(value, list) and getattr(annotation, "__origin__", None) is tuple and get_args(annotation):
+        inner, several = _table_in(annotation)
+        if inner is not None and several and isinstance(value, list):
+            result[key] = tuple(_tuples(inner, item) for item in value)
+        elif inner is not None and not several:
+            result[key] = _tuples(inner, value)
+        elif isinstance(value, list) and get_origin(annotation) is tuple:
             result[key] = tuple(value)
         else:
             result[key] = value
@@ -299,12 +376,24 @@ def _override(data: dict[str, Any], override: str) -> None:
     if not equals or not all([*tables, key]):
         raise ConfigError(f"'{override}' is not an override: write dotted.key=value, as in run.seed=1")
     value = parse_value(text)
-    place = data
+    place: Any = data
     for table in tables:
-        place = place.setdefault(table, {})
-        if not isinstance(place, dict):
+        if isinstance(place, list):
+            place = place[_index(table, place, override)]
+        else:
+            place = place.setdefault(table, {})
+        if not isinstance(place, (dict, list)):
             raise ConfigError(f"'{override}': {table} is a value, not a table")
-    place[key] = value
+    if isinstance(place, list):
+        place[_index(key, place, override)] = value
+    else:
+        place[key] = value
+
+
+def _index(text: str, array: Sequence[Any], override: str) -> int:
+    if not text.isdecimal() or int(text) >= len(array):
+        raise ConfigError(f"'{override}': wanted a place from 0 to {len(array) - 1} in an array; got '{text}'")
+    return int(text)
 
 
 def parse_value(text: str) -> Any:

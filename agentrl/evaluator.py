@@ -23,7 +23,7 @@ from agentrl.config import EnvTable, RunConfig
 from agentrl.console import rate
 from agentrl.env import environment
 from agentrl.errors import CheckpointError, ConfigError, did_you_mean
-from agentrl.rollouts import EnvPool, Rollouts
+from agentrl.rollouts import EnvPool, Limits, Rollouts, Seat
 from agentrl.store import RunFolder
 from agentrl.trainer import run_panel
 from agentrl.types import Task
@@ -45,14 +45,14 @@ class Players:
 
     def tasks(self, n: int) -> Sequence[Task]:
         """The first ``n`` tasks of the split (0, or more than there are: all), each looked at where it is a file."""
-        split = self.settings.env.split
+        split = self.settings.only_env.split
         available = len(build.tasks_of(self.rollouts.pool, split))
         if n > available:
             print(
                 f"note: the split '{split}' has {available} tasks, so {available} episodes are played", file=sys.stderr
             )
         tasks = build.first_tasks(self.rollouts.pool, split, min(n, available), "episodes")
-        if "games" in self.settings.env.options:
+        if "games" in self.settings.only_env.options:
             build.check_tasks(self.rollouts.pool, tasks)
         return tasks
 
@@ -85,17 +85,21 @@ def seated(
     env_id = env if isinstance(env, str) else _id_of(pool)
     table = EnvTable(id=env_id, options=dict(options or {}), split=split, max_turns=max_turns or 50)
     saved, model = _saved(rest) if kind == "checkpoint" else (None, Path())
-    if saved is not None and saved.env.id == env_id and not options:
-        turns = max_turns or saved.evaluation.max_turns or saved.env.max_turns or 50
-        table = EnvTable(id=env_id, options=saved.env.options, split=split, max_turns=turns)
+    own = next((each for each in saved.env if each.id == env_id), None) if saved is not None else None
+    if saved is not None and own is not None:
+        turns = max_turns or saved.evaluation.max_turns or own.max_turns or 50
+        table = table.model_copy(update={"agent": own.agent})
+        if not options:
+            table = table.model_copy(update={"options": own.options, "max_turns": turns})
     pool = pool or build.env_pool(table)
     try:
         if saved is not None:
             settings, rollouts = _from_checkpoint(saved, table, pool, model, seed, temperature)
         else:
-            settings = _seeded(RunConfig(env=table), seed, temperature or 1.0)
+            settings = _seeded(RunConfig(env=(table,)), seed, temperature or 1.0)
             agent = _plain_agent(kind, rest) if isinstance(policy, str) else policy
-            rollouts = build.rollouts(settings, pool, agent, None)
+            seat = Seat(pool, agent, Limits(max_turns=table.max_turns))
+            rollouts = build.rollouts(settings, {"": seat}, None)
         yield Players(settings, rollouts, env_id, policy if isinstance(policy, str) else type(policy).__name__)
     finally:
         pool.close()
@@ -126,8 +130,8 @@ def evaluate(
         settings = players.settings
         folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
         with folder.or_nothing() if folder is not None else nullcontext():
-            result = run_panel(players.rollouts, tasks, settings.env.split)
-        heading = {"env": players.env_id, "policy": players.policy, "split": settings.env.split}
+            result = run_panel(players.rollouts, tasks, settings.only_env.split)
+        heading = {"env": players.env_id, "policy": players.policy, "split": settings.only_env.split}
         summary = {**heading, "seed": settings.run.seed, **result.to_dict()}
         if folder is not None:
             folder.add_trajectories("eval", result.trajectories)
@@ -162,9 +166,10 @@ def _from_checkpoint(
     data["model"].pop("config", None)
     settings = _seeded(config.parse(data), seed, temperature)
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
-    models = build.models(settings, pool)
-    agent = build.chat_agent(settings.agent, models.renderer, view, build.context_limit(models.model))
-    return settings, build.rollouts(settings, pool, agent, build.policy(settings, models.model))
+    models = build.models(settings, [pool])
+    agent = build.chat_agent(settings.agent_of(table), models.renderer, view, build.context_limit(models.model))
+    seat = Seat(pool, agent, Limits(max_turns=table.max_turns))
+    return settings, build.rollouts(settings, {"": seat}, build.policy(settings, models.model))
 
 
 def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:

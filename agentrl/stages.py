@@ -54,7 +54,7 @@ def _kept(place: str, state: Any) -> Any:
 
 def score(methods: Methods, trajectories: Sequence[Trajectory]) -> None:
     """Adds each score method's part to ``Trajectory.rewards``. A method that meets an outage at every try is a fault of the
-    machinery: its trajectories are taken out. Any other error is a bug, and is raised.
+    machinery, as is a score of None: such trajectories are taken out. Any other error is a bug, and is raised.
 
     Raises ConfigError for scores that are not one finite number a trajectory.
     """
@@ -63,18 +63,21 @@ def score(methods: Methods, trajectories: Sequence[Trajectory]) -> None:
         name = names[place] if names[place] not in names[:place] else f"{names[place]}_{place}"
         for attempt in range(TRIES):
             try:
-                values = [float(value) for value in run_to_end(method(trajectories))]
+                values = [None if value is None else float(value) for value in run_to_end(method(trajectories))]
             except OUTAGES as error:
                 if attempt + 1 == TRIES:
                     for trajectory in trajectories:
                         trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name}: {error!r}"
                 continue
-            if len(values) != len(trajectories) or not all(map(math.isfinite, values)):
+            if len(values) != len(trajectories) or not all(value is None or math.isfinite(value) for value in values):
                 raise ConfigError(
                     f"{name} must give one finite score for each of {len(trajectories)} trajectories, got {values!r:.80}"
                 )
             for trajectory, value in zip(trajectories, values, strict=True):
-                trajectory.rewards[name] = value
+                if value is None:
+                    trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name} gave no score"
+                else:
+                    trajectory.rewards[name] = value
             break
 
 

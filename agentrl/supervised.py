@@ -8,10 +8,11 @@ from typing import Any
 
 from agentrl import build, registry
 from agentrl.agents import DemonstratorAgent
-from agentrl.config import RunConfig
+from agentrl.config import RunConfig, SftTable
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.evaluation import Evaluation
+from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder, read_trajectories, write_atomic
 from agentrl.types import RolloutRequest, Trajectory
 
@@ -24,21 +25,17 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
     progress = progress or Progress.for_terminal()
     started = time.time()
     table = config.demos
-    pool = build.env_pool(config.env)
-    tasks = build.tasks_of(pool, config.env.split)
+    scenes = Scenes.of(config)
+    tasks = scenes.tasks
     if table.first + table.episodes > len(tasks):
         raise ConfigError(
-            f"demos.first + demos.episodes = {table.first + table.episodes}, but the split '{config.env.split}' "
-            f"has {len(tasks)} tasks"
+            f"demos.first + demos.episodes = {table.first + table.episodes}, but there are "
+            f"{len(tasks)} tasks in {', '.join(f'{each.title} {each.split}' for each in config.env)}"
         )
-    view, _ = build.first_view(pool, tasks[0])
-    tokenizer, renderer = build.tokenizer(config, pool)
-    agent = DemonstratorAgent(
-        build.chat_agent(config.agent, renderer, view),
-        registry.build("agent", table.agent, "demos.agent"),
-        table.imitate_noise,
-    )
-    rollouts = build.rollouts(config, pool, agent, None)
+    tokenizer, renderer = build.tokenizer(config, scenes.pools)
+    expert = registry.build("agent", table.agent, "demos.agent")
+    seats = scenes.seats(config, renderer, None, lambda chat: DemonstratorAgent(chat, expert, table.imitate_noise))
+    rollouts = build.rollouts(config, seats, None)
     folder = RunFolder.create(out, config.model_dump(mode="python"))
     tokenizer.save_pretrained(out / "tokenizer")
     played: list[Trajectory] = []
@@ -54,19 +51,36 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "demos": result}
     folder.write_summary(summary)
     progress.evaluated("demonstrations", result)
-    pool.close()
+    scenes.close()
     return summary
 
 
-def read_demos(folder: Path) -> list[Trajectory]:
-    """All trajectories of a folder that ``make_demos`` wrote. Raises CheckpointError where there are none."""
-    files = sorted((folder / "trajectories").glob("demos_*.jsonl.zst"))
-    if not files:
-        raise CheckpointError(f"{folder} holds no demonstrations; make them with `agentrl demos CONFIG --out {folder}`")
-    found = [trajectory for file in files for trajectory in read_trajectories(file)]
+def read_demos(folder: Path, table: SftTable | None = None) -> list[Trajectory]:
+    """All demonstrations of a folder that ``make_demos`` wrote, or what a training run itself did, as ``table`` chooses
+    (``only_success``, ``first_iteration``). Raises CheckpointError where there are none."""
+    table = table or SftTable()
+    demos = sorted((folder / "trajectories").glob("demos_*.jsonl.zst"))
+    iterations = sorted((folder / "trajectories").glob("iteration_*.jsonl.zst"))
+    if not demos and not iterations:
+        raise CheckpointError(
+            f"{folder} holds no demonstrations; make them with `agentrl demos CONFIG --out {folder}`, or give a training run"
+        )
+    chosen = demos or [file for file in iterations if int(file.name[10:].partition(".")[0]) >= table.first_iteration]
+    found = [trajectory for file in chosen for trajectory in read_trajectories(file)]
+    if not demos:
+        found = [t for t in found if not t.outcome.is_fault and (t.success or not table.only_success)]
     if not any(trajectory.turns for trajectory in found):
-        raise CheckpointError(f"{folder} holds demonstrations without a single turn; was any episode kept?")
+        raise CheckpointError(f"{folder} holds no turn to learn from; was any episode kept, did any succeed?")
     return found
+
+
+def _tokenizer_of(folder: Path) -> str:
+    """Where the tokenizer lies that the trajectories of a folder were written with."""
+    places = [folder / "tokenizer", folder / "checkpoints" / "latest"]
+    found = next((place for place in places if (place / "tokenizer.json").is_file()), None)
+    if found is None:
+        raise CheckpointError(f"{folder} has no tokenizer, neither in tokenizer/ nor in checkpoints/latest/")
+    return str(found)
 
 
 def run_sft(
@@ -78,21 +92,21 @@ def run_sft(
     progress: Progress | None = None,
     started: float | None = None,
 ) -> dict[str, Any]:
-    """Teaches the run file's model to imitate the demonstrations, evaluates it, and writes a checkpoint. Returns the summary."""
+    """Teaches the run file's model to imitate the demonstrations (or a training run's own successes), evaluates it, and writes a
+    checkpoint. Returns the summary."""
     from agentrl.algorithms.losses import NLL
     from agentrl.learning import checkpoint, sft
     from agentrl.learning.learner import Learner, OptimizerSettings
     from agentrl.trainer import panels, run_panel
 
     progress, started = progress or Progress.for_terminal(), started or time.time()
-    trajectories = read_demos(demos)
-    pool = build.env_pool(config.env)
-    view, _ = build.first_view(pool, build.tasks_of(pool, config.env.split)[0])
-    models = build.models(config, pool, tokenizer_path=str(demos / "tokenizer"))
-    agent = build.chat_agent(config.agent, models.renderer, view, build.context_limit(models.model))
+    trajectories = read_demos(demos, config.sft)
+    scenes = Scenes.of(config)
+    models = build.models(config, scenes.pools, tokenizer_path=_tokenizer_of(demos))
+    seats = scenes.seats(config, models.renderer, build.context_limit(models.model))
     settings = OptimizerSettings(**config.optimizer.model_dump(exclude={"token_budget"}), total=config.sft.updates)
     learner = Learner(models.model, NLL(), settings=settings, token_budget=config.optimizer.token_budget)
-    found = panels(config, pool, agent, build.policy(config, models.model))
+    found = panels(config, scenes, build.rollouts(config, seats, build.policy(config, models.model)))
     folder = RunFolder.create(out or free_folder(config.run.name), config.model_dump(mode="python"))
 
     def on_update(number: int, metrics: dict[str, float]) -> None:
@@ -123,5 +137,5 @@ def run_sft(
         write_atomic(export / "config.toml", (folder.path / "config.toml").read_bytes())  # how it is prompted
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
     folder.write_summary(summary)
-    pool.close()
+    scenes.close()
     return summary

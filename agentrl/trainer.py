@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.learning.samples import make_samples
-from agentrl.rollouts import Rollouts
+from agentrl.rollouts import Limits, Rollouts
+from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
 
@@ -62,18 +64,17 @@ class Trainer:
         self.started = started
         self.seconds_before = 0.0  # of earlier processes of this run
         self.iteration = 0
-        self.pool = build.env_pool(config.env)
-        self.tasks = build.tasks_of(self.pool, config.env.split)
-        view, state_keys = build.first_view(self.pool, self.tasks[0])
-        self.methods = build.methods(config.algorithm, state_keys=state_keys)
-        self.models = build.models(config, self.pool)
-        self.agent = build.chat_agent(config.agent, self.models.renderer, view, build.context_limit(self.models.model))
+        self.scenes = Scenes.of(config)
+        self.tasks = self.scenes.tasks
+        self.methods = build.methods(config.algorithm, state_keys=self.scenes.state_keys)
+        self.models = build.models(config, self.scenes.pools)
+        seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
         self.learner = _learner(config, self.methods, self.models.model)
         self.policy = build.policy(config, self.models.model)
-        self.rollouts = build.rollouts(config, self.pool, self.agent, self.policy)
+        self.rollouts = build.rollouts(config, seats, self.policy)
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
-        self.panels = panels(config, self.pool, self.agent, self.policy)
+        self.panels = panels(config, self.scenes, self.rollouts)
         self.results: dict[str, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
         self.counts: dict[str, float] = {}
@@ -145,8 +146,8 @@ class Trainer:
                 self.folder.write_summary({**self.summary(status), "error": f"{type(error).__name__}: {error}"})
             raise
         finally:
-            for pool in {id(r.pool): r.pool for r in (self.rollouts, *(r for r, _ in self.panels.values()))}.values():
-                pool.close()
+            for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
+                rollouts.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         self.progress.finished(summary, self.folder.path)
@@ -362,33 +363,40 @@ def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
     )
 
 
-def panels(config: RunConfig, pool: Any, agent: Any, policy: Any) -> dict[str, tuple[Rollouts, Sequence[Task]]]:
-    """The evaluation's panels: ``sampled`` and ``greedy`` on the split, ``games`` on real games."""
+def panels(config: RunConfig, scenes: Scenes, rollouts: Rollouts) -> dict[str, tuple[Rollouts, Sequence[Task]]]:
+    """The evaluation's panels: ``sampled`` and ``greedy`` on the split, ``games`` on real games, which the first environment
+    plays. Of several environments each brings as many tasks."""
     table = config.evaluation
     found: dict[str, tuple[Rollouts, Sequence[Task]]] = {}
-
-    def panel(pool: Any, temperature: float, max_turns: int | None) -> Rollouts:
-        hot = config.model_copy(update={"rollout": config.rollout.model_copy(update={"temperature": temperature})})
-        return build.rollouts(hot, pool, agent, policy, max_turns=max_turns)
-
     if table.episodes:
-        tasks = build.first_tasks(pool, table.split, table.episodes, "evaluation.episodes")
-        found["sampled"] = (panel(pool, table.temperature, table.max_turns), tasks)
+        firsts = [scene.first_tasks(table.split, table.episodes, "evaluation.episodes") for scene in scenes.all]
+        tasks = [task for first in firsts for task in first]
+        found["sampled"] = (_changed(rollouts, table.temperature, table.max_turns), tasks)
         if table.greedy:
-            found["greedy"] = (panel(pool, 0.0, table.max_turns), tasks)
+            found["greedy"] = (_changed(rollouts, 0.0, table.max_turns), tasks)
     if table.games is not None:
-        games = build.env_pool(config.env, games=table.games)
-        tasks = {task.id: task for split in build.SPLITS for task in _tasks_or_none(games, split)}
-        build.check_tasks(games, list(tasks.values()))
-        found["games"] = (panel(games, table.temperature, table.games_max_turns), list(tasks.values()))
+        pool = build.env_pool(config.env[0], games=table.games)
+        tasks = list({task.id: task for split in build.SPLITS for task in build.tasks_or_none(pool, split)}.values())
+        build.check_tasks(pool, tasks)
+        found["games"] = (
+            replace(_changed(rollouts, table.temperature, table.games_max_turns), pool=pool, seats={}),
+            tasks,
+        )
     return found
 
 
-def _tasks_or_none(pool: Any, split: str) -> Sequence[Task]:
-    env = pool.take()
-    tasks = env.get_wrapper_attr("tasks")(split)
-    pool.put(env)
-    return tasks
+def _changed(rollouts: Rollouts, temperature: float, max_turns: int | None) -> Rollouts:
+    """The same rollouts at another temperature, and with another bound of the episodes where there is one."""
+
+    def bounded(limits: Limits) -> Limits:
+        return limits if max_turns is None else replace(limits, max_turns=max_turns)
+
+    return replace(
+        rollouts,
+        sampling=replace(rollouts.sampling, temperature=temperature),
+        limits=bounded(rollouts.limits),
+        seats={name: replace(seat, limits=bounded(seat.limits)) for name, seat in rollouts.seats.items()},
+    )
 
 
 def _episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -396,7 +404,11 @@ def _episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
     lengths = [len(call.completion_ids) for turn in turns for call in turn.calls]
     n = max(1, len(trajectories))
+    by_env = {
+        name: [t.success for t in trajectories if t.task.env == name] for name in {t.task.env for t in trajectories}
+    }
     return {
+        **{f"episode/success_rate/{name}": float(np.mean(won)) for name, won in sorted(by_env.items()) if name},
         "episode/success_rate": sum(t.success for t in trajectories) / n,
         "reward/mean": sum(t.reward for t in trajectories) / n,
         "reward/std": float(np.std([t.reward for t in trajectories])) if trajectories else 0.0,

@@ -63,7 +63,8 @@ _FAULTS = frozenset({Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT, Outcome.POLICY_FAUL
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What to solve. ``options`` is JSON and reaches the environment by ``reset(options={"task": task})``."""
+    """What to solve. ``options`` is JSON and reaches the environment by ``reset(options={"task": task})``; ``env`` names the
+    environment of a run that has several ("" otherwise)."""
 
     id: str
     seed: int = 0
@@ -73,6 +74,7 @@ class Task:
     reference: Json = None
     hints: Sequence[str] = ()
     max_turns: int | None = None
+    env: str = ""
 
     def __post_init__(self) -> None:
         if type(self.seed) is not int and isinstance(self.seed, Integral):

@@ -260,8 +260,8 @@ def test_overrides_have_the_types_of_toml_and_bare_words_are_strings(tmp_path: P
     config = load(path, overrides)
     assert (config.run.seed, config.run.name, config.run.iterations) == (7, "bare-word", 3)
     assert (config.optimizer.lr, config.optimizer.betas) == (3e-4, (0.9, 0.95))
-    assert config.evaluation.greedy is False and config.env.split == "valid_seen"
-    assert config.env.options == {"difficulty": "easy"}
+    assert config.evaluation.greedy is False and config.env[0].split == "valid_seen"
+    assert config.env[0].options == {"difficulty": "easy"}
     assert config.algorithm.credit == {"name": "gigpo", "gamma": 0.5}
     assert config.algorithm.loss == {"name": "ppo_clip", "low": 0.1}
     assert config.agent.prompt == "{observation} = {goal}"
@@ -326,7 +326,7 @@ def test_what_a_run_folder_holds_parses_back_to_an_equal_configuration(tmp_path:
     folder = RunFolder.create(tmp_path / "run", config.model_dump(mode="python"))
     assert load(folder.path / "config.toml") == config
     again = load(folder.path / "config.toml")
-    assert again.optimizer.betas == (0.9, 0.95) and again.env.max_turns is None and again.optimizer.lr == 1
+    assert again.optimizer.betas == (0.9, 0.95) and again.env[0].max_turns is None and again.optimizer.lr == 1
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import tomllib
 from itertools import islice
 from pathlib import Path
 
@@ -13,19 +14,24 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from toy_runs import TINY
 from toys import tiny_model, tokenizer
 
+import agentrl
 import agentrl.env
 from agentrl.agents import ChatAgent, DemonstratorAgent, ExpertAgent, Window
 from agentrl.algorithms.losses import NLL
 from agentrl.chat import Renderer, build_tokenizer
+from agentrl.config import parse
 from agentrl.env import shared_folder
+from agentrl.errors import CheckpointError
 from agentrl.learning import sft
 from agentrl.learning.learner import Learner, OptimizerSettings
 from agentrl.learning.samples import Sample, make_samples
 from agentrl.rollouts import EnvPool, Limits, Rollouts, play
 from agentrl.types import Call, Task, Trajectory, Turn
 
+TABLES = tomllib.loads(TINY)
 PROMPT = "{places}\n{history}You hold {held}\n{observation}\n{goal}"
 
 
@@ -115,3 +121,18 @@ def test_every_word_of_real_games_is_known() -> None:
             text, info = env.reset(options={"game": json.loads(line)})
             for piece in (text, *info["admissible_actions"]):
                 assert words.unk_token_id not in words(piece, add_special_tokens=False)["input_ids"], piece
+
+
+def test_a_run_teaches_from_its_own_trajectories(tmp_path: Path) -> None:
+    from agentrl.supervised import read_demos, run_sft
+
+    run = tmp_path / "run"
+    agentrl.train(TABLES, "run.iterations=2", "evaluation.episodes=0", out=run)
+    everything = parse({**TABLES, "sft": {"updates": 2, "only_success": False}})
+    assert len(read_demos(run, everything.sft)) == 16
+    later = everything.sft.model_copy(update={"first_iteration": 1})
+    assert {trajectory.id.split("/")[0] for trajectory in read_demos(run, later)} == {"iteration=1"}
+    summary = run_sft(everything, run, tmp_path / "sft")
+    assert summary["status"] == "completed" and (tmp_path / "sft" / "checkpoints" / "latest").is_dir()
+    with pytest.raises(CheckpointError, match="did any succeed"):  # a model with random weights never does
+        read_demos(run, parse(TABLES).sft)

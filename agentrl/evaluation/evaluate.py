@@ -31,15 +31,23 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """``success_rate, n, ci95`` (Wilson), ``score`` (mean total reward), ``mean_turns``, ``valid_action_ratio``, ``faults``,
-        ``seconds`` and ``by_type``."""
-        types = sorted({trajectory.task.type or "all" for trajectory in self.scored})
-        by_type = {kind: _rates([t for t in self.scored if (t.task.type or "all") == kind]) for kind in types}
+        ``seconds``, ``by_type``, and ``by_env`` where the panel has tasks of several environments."""
+        envs = _rates_by([trajectory.task.env for trajectory in self.scored], self.scored)
         return {
             **_rates(self.scored),
             "faults": len(self.trajectories) - len(self.scored),
             "seconds": round(self.seconds, 3),
-            "by_type": by_type,
+            "by_type": _rates_by([trajectory.task.type or "all" for trajectory in self.scored], self.scored),
+            **({"by_env": envs} if any(envs) else {}),
         }
+
+
+def _rates_by(keys: Sequence[str], trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+    """The rates of each key's trajectories."""
+    return {
+        key: _rates([t for found, t in zip(keys, trajectories, strict=True) if found == key])
+        for key in sorted(set(keys))
+    }
 
 
 def _rates(trajectories: Sequence[Trajectory]) -> dict[str, Any]:

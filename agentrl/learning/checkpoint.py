@@ -18,16 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
+from agentrl.chat.tokenizers import check_exists, first_line, load_tokenizer
 from agentrl.errors import CheckpointError, ConfigError
+
+__all__ = ["build_model", "load_model", "load_state", "load_tokenizer", "save", "steps"]
 
 disable_progress_bar()  # its bars would break the live view
 
@@ -87,28 +84,12 @@ def load_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def load_model(path: str, dtype: str = "float32") -> Any:
     """A causal language model from a folder, or a name that Hugging Face's cache holds. Raises CheckpointError."""
-    _exists(path, "config.json")
+    check_exists(path, "config.json")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
     except Exception as error:  # safetensors, JSON and hub errors share no base class
-        raise CheckpointError(f"the model at {path} cannot be read: {_first_line(error)}") from error
+        raise CheckpointError(f"the model at {path} cannot be read: {first_line(error)}") from error
     return model
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Raises CheckpointError."""
-    _exists(path, "tokenizer.json")
-    try:
-        # AutoTokenizer goes by the model's type where transformers distrusts a checkpoint's own word ("qwen2" is one such
-        # type), and would cut a word-level vocabulary into bytes. A tokenizer saved as plain tokenizer.json is read as such.
-        settings = Path(path) / "tokenizer_config.json"
-        saved = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-        plain = saved.get("tokenizer_class") in ("TokenizersBackend", "PreTrainedTokenizerFast")
-        loader = PreTrainedTokenizerFast if plain else AutoTokenizer
-        tokenizer: Any = loader.from_pretrained(path, local_files_only=True)
-    except Exception as error:  # tokenizers raises plain Exception for a broken file
-        raise CheckpointError(f"the tokenizer at {path} cannot be read: {_first_line(error)}") from error
-    return tokenizer
 
 
 def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> Any:
@@ -128,18 +109,7 @@ def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed
             model(input_ids=torch.zeros(1, 2, dtype=torch.long))  # shapes that do not fit show only here
         return model
     except Exception as error:  # each family of models checks its config in its own way, or divides by zero
-        raise ConfigError(f"model.config cannot be built: {_first_line(error)}") from error
-
-
-def _exists(path: str, file: str) -> None:
-    looks_local = path.startswith((".", "/", "runs/", "configs/")) or Path(path).exists()
-    if looks_local and not (Path(path) / file).is_file():
-        raise CheckpointError(f"there is no checkpoint at {path} (no {file} in it)")
-
-
-def _first_line(error: Exception) -> str:
-    first, *rest = (str(error).strip() or type(error).__name__).splitlines()
-    return f"{first} {rest[0].strip()}" if rest and first.endswith(":") else first
+        raise ConfigError(f"model.config cannot be built: {first_line(error)}") from error
 
 
 def _point(link: Path, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import warnings
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -71,9 +71,19 @@ class RolloutStats:
     n_retries: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where the tasks of one environment are played: its environments, the agent that plays them, and how long."""
+
+    pool: EnvPool
+    agent: Agent
+    limits: Limits = field(default_factory=Limits)
+
+
 @dataclass(slots=True)
 class Rollouts:
-    """Plays requested episodes with one agent and one policy.
+    """Plays requested episodes with one policy: tasks that name no environment in ``pool`` with ``agent``, the others where
+    ``seats`` has them.
 
     ``attempts`` bounds the tries of an episode that faults; an episode that still faults keeps its fault as outcome.
     ``max_live`` bounds the episodes that run at a time. As soon as more than half of the episodes of a ``run`` have ended in
@@ -88,7 +98,13 @@ class Rollouts:
     root_seed: int = 0
     attempts: int = 3
     max_live: int = 1024
+    seats: Mapping[str, Seat] = field(default_factory=dict)
     stats: RolloutStats = field(default_factory=RolloutStats)
+
+    def close(self) -> None:
+        """Closes the environments that no episode holds."""
+        for pool in (self.pool, *(seat.pool for seat in self.seats.values())):
+            pool.close()
 
     def run(
         self,
@@ -153,9 +169,10 @@ class Rollouts:
     ) -> Trajectory:
         prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
         task = request.task
+        seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
         group = f"{prefix}/task={task.id}/place={place}"
         generate: Generate | None = rounds.generate if rounds is not None else getattr(self.policy, "generate", None)
-        limits = self.limits if request.max_turns is None else replace(self.limits, max_turns=request.max_turns)
+        limits = seat.limits if request.max_turns is None else replace(seat.limits, max_turns=request.max_turns)
         sampling = self.sampling
         if request.temperature is not None:
             sampling = replace(sampling, temperature=request.temperature)
@@ -163,7 +180,7 @@ class Rollouts:
         trajectory: Trajectory | None = None
         played: Sequence[Turn] = ()  # the longest record: a fault in the middle of a replay loses none of it
         for attempt in range(self.attempts):
-            env = self.pool.take()
+            env = seat.pool.take()
             episode = Episode(
                 id=f"{group}/member={member}",
                 task=task,
@@ -176,7 +193,7 @@ class Rollouts:
             broken = True
             try:
                 trajectory = await run_episode(
-                    self.agent,
+                    seat.agent,
                     episode,
                     env_id=environment(env),
                     seed=task.seed,
@@ -186,7 +203,7 @@ class Rollouts:
                 )
                 broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
             finally:
-                self.pool.put(env, broken=broken)
+                seat.pool.put(env, broken=broken)
             if not trajectory.outcome.is_fault:
                 break
             played = max(played, trajectory.turns, key=len)
