@@ -217,7 +217,7 @@ class RunConfig(Table):
         if len(self.env) > 1:
             titles = ", ".join(table.title for table in self.env)
             raise ConfigError(f"wanted a run file with one environment; this one has {titles}; leave one [[env]]")
-        return self.env[0]
+        return next(iter(self.env))
 
     def agent_of(self, table: EnvTable) -> AgentTable:
         """The agent that plays an environment: ``[agent]`` with what the environment's own ``agent`` changes."""

@@ -407,7 +407,7 @@ def test_demonstrations_that_cannot_be_made_or_learned_from(
     fails: Fails, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = str(run_file(tmp_path))
-    assert "has 100000 tasks" in fails("demos", path, "demos.first=99999999")
+    assert "there are 100000 tasks" in fails("demos", path, "demos.first=99999999")
     assert "agent" in fails("demos", path, "demos.agent={name='exprt'}")
     assert "demos.agent.noise" in fails("demos", path, "demos.agent={name='expert', noise=3}")
     assert "agentrl demos" in fails("sft", path, "--demos", "nowhere")

@@ -423,5 +423,5 @@ def _sentence(row: Mapping[str, Any], grammar: str) -> str:
 
 def _room(task_dir: str) -> str:
     """The kind of room from the number of its FloorPlan, which ends a task folder's name."""
-    match = re.search(r"-(\d{1,3})(?:/|\\|$)", task_dir)
-    return ROOMS.get(int(match[1]) // 100, "") if match else ""
+    found = re.findall(r"-(\d{1,3})(?=/|\\|$)", task_dir)  # the last: folders above it may end in numbers too
+    return ROOMS.get(int(found[-1]) // 100, "") if found else ""
