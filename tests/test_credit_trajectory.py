@@ -356,7 +356,9 @@ def test_bnpo_equals_slow(rows):
         rates[row["group"]] = sum(rewards) / len(rewards)
     weight = dict(zip(rates, BNPO().weights(np.array(list(rates.values()))), strict=True))
     score = [total(rows, row) - row["penalty"] for row in rows]
-    wanted = [weight[row["group"]] * by_trajectory(rows, i, score, ["group"], scale=False) for i, row in enumerate(rows)]
+    wanted = [
+        weight[row["group"]] * by_trajectory(rows, i, score, ["group"], scale=False) for i, row in enumerate(rows)
+    ]
     assert BNPO()(as_table(rows)) == pytest.approx(wanted, rel=1e-6, abs=1e-9)
 
 
