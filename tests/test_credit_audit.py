@@ -10,8 +10,11 @@ import pytest
 from credit_reference import as_table, episodes, episodes_of
 from hypothesis import given, settings
 
+import agentrl.algorithms.credit
+from agentrl import registry
 from agentrl.algorithms.audit import audit, group_sizes
 from agentrl.algorithms.credit import GRPO, SPO, GiGPO, ReturnToGo, StratifiedGRPO
+from agentrl.algorithms.method import describe
 from agentrl.algorithms.normalize import group_means, normalize
 from agentrl.algorithms.table import TurnTable, discounted_sums
 
@@ -67,6 +70,30 @@ def test_metrics_of_methods():
     strata = StratifiedGRPO(alpha=0.5).metrics(table)
     assert strata["credit/stratum_size_mean"] == 1.5 and strata["credit/stratum_singleton_share"] == 1 / 3
     assert SPO().metrics(table.with_columns(task=["a"] * 4)) == {"credit/trajectories_per_task": 3}
+
+
+REQUIRED = {"stratified_grpo": {"alpha": 0.5}}
+OWN = [name for name in registry.names("credit") if registry.get("credit", name).__module__.startswith("agentrl.")]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_every_method(name):
+    """Frozen, documented, importable by its class's name, and at home in a table that has its columns."""
+    method = registry.build("credit", {"name": name, **REQUIRED.get(name, {})})
+    described = describe(type(method))
+    assert described["name"] == name and described["formula"] and described["source"] and type(method).__doc__
+    assert getattr(agentrl.algorithms.credit, type(method).__name__) is type(method)
+    with pytest.raises(AttributeError):
+        method.gamma = 0.5
+    table = episodes_of(
+        ["a"] * 3, [2, 1, 1], [1, 0, 1], state=["s", "t", "s", "s"], stratum=[1, 1, 2, 2], task=["a"] * 4
+    )
+    table = table.with_columns(n_tokens=[2] * 4, value=[0.5] * 4, entropy=[1.0, 2.0, 0.5, 1.0], advantage=[1, 1, -1, 0])
+    state = (method.init(0),) if hasattr(method, "init") else ()
+    found = method(table, *state)
+    assert found.shape == (4,) and found.dtype == np.float64 and np.isfinite(found).all()
+    empty = TurnTable(**{c: table[c][:0] for c in table.columns})
+    assert method(empty, *state).shape == (0,)
 
 
 # ---- the normaliser --------------------------------------------------------------------------------------------------

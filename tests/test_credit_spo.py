@@ -8,10 +8,15 @@ from credit_reference import as_table, episodes, episodes_of, total, whitened
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrl import stages
 from agentrl.algorithms.credit import SPO
 from agentrl.algorithms.credit.spo import sampling_weight, value
+from agentrl.algorithms.losses import PPOClip
+from agentrl.algorithms.samplers import UniformSampler
+from agentrl.build import Methods
 from agentrl.errors import ConfigError
 from agentrl.registry import build
+from agentrl.types import Task, Trajectory, Turn
 
 
 def one_each(rewards, **more):
@@ -97,6 +102,29 @@ def test_what_it_cannot_do():
     assert SPO(r_max=10.0)(one_each([10, 0]), {}) == pytest.approx([0.7071068, -0.7071068])
     with pytest.raises(ConfigError, match="rho_min at most rho_max"):
         build("credit", {"name": "spo", "rho_min": 0.9, "rho_max": 0.8})
+
+
+def test_in_the_trainer():
+    """A run with the tracker keeps its state; one whose forgetting nobody measures is refused before it starts."""
+    plain = {name: [] for name in ("scores", "filters", "rewards", "token_weights", "regularizers")}
+
+    def methods(spo):
+        return Methods(**{**plain, "sampler": UniformSampler(), "credit": [spo], "loss": PPOClip()})
+
+    with pytest.raises(ConfigError, match=r"algorithm.credit\[0\]: SPO .*set forgetting = \"constant\""):
+        stages.initial_states(methods(SPO()), seed=0)
+    chosen = methods(SPO(forgetting="constant"))
+    played = [
+        Trajectory(f"e{i}", "toy", Task(task), turns=[Turn("look", reward=reward)])
+        for i, (task, reward) in enumerate([("a", 1.0), ("b", 0.0)])
+    ]
+    states = stages.initial_states(chosen, seed=0)
+    for _ in range(2):
+        _, advantages = stages.assign_credit(chosen, states, played, {})
+        states = stages.observe(chosen, states, played)
+        assert advantages.tolist() == pytest.approx([0.7071068, -0.7071068])
+    won = 0.875 * (0.875 * 0.5 + 1) + 1
+    assert states["credit[0]"] == {"a": [won, 0.875**2 * 0.5], "b": [0.875**2 * 0.5, won]}
 
 
 @settings(max_examples=60, deadline=None)

@@ -30,17 +30,17 @@ from agentrl.types import Trajectory, Turn
 
 Array = np.ndarray
 KEYS = ("group", "trajectory", "turn")  # these three define the rows and cannot be replaced
-INTERNED = ("group", "trajectory", "state", "observation")  # always codes, also where they are given as integers
+INTERNED = ("group", "trajectory", "state", "observation", "action", "task", "type")  # always codes, also of integers
 
 
 class TurnTable:
     """Named columns [K], one row a turn.
 
-    ``group``, ``trajectory``, ``state`` and ``observation`` may be strings or integers and become codes from 0 in order
-    of appearance; None and -1 mean "none" and become -1, which a group and a trajectory cannot be. A further column of
-    strings is interned likewise; ``labels(name)`` has the originals. Numbers become float64, int64 or bool. ``penalty``
-    and ``segment`` default to 0 and ``node`` to the row's own number; other columns are absent unless given. Arrays are
-    read-only. Raises ValueError, in one sentence, for what is not a table.
+    ``group``, ``trajectory``, ``state``, ``observation``, ``action``, ``task`` and ``type`` may be strings or integers and
+    become codes from 0 in order of appearance; None and -1 mean "none" and become -1, which a group and a trajectory
+    cannot be. A further column of strings is interned likewise; ``labels(name)`` has the originals. Numbers become
+    float64, int64 or bool. ``penalty`` and ``segment`` default to 0 and ``node`` to the row's own number; other columns
+    are absent unless given. Arrays are read-only. Raises ValueError, in one sentence, for what is not a table.
     """
 
     def __init__(

@@ -79,7 +79,8 @@ def greedy_clusters(texts: Sequence[Sequence[str]], threshold: float) -> np.ndar
         both = lengths[known] + lengths[place]
         shared = np.minimum(histograms[known], histograms[place]).sum(axis=1)
         near = np.flatnonzero(2 * shared >= threshold * both - 1e-9)  # rounding must rule nothing out
-        result[place] = _first_similar(text, [(each, texts[representatives[each]]) for each in near], threshold)
+        candidates = [(int(each), texts[representatives[int(each)]]) for each in near]
+        result[place] = _first_similar(text, candidates, threshold)
         if result[place] < 0:
             result[place] = len(representatives)
             representatives.append(place)
