@@ -32,6 +32,7 @@ from agentrl.algorithms.credit import (
 )
 from agentrl.algorithms.credit.bnpo import beta_parameters
 from agentrl.algorithms.method import check_columns
+from agentrl.algorithms.normalize import group_means, normalize
 from agentrl.errors import ConfigError
 from agentrl.registry import build
 
@@ -257,9 +258,6 @@ def test_stratified_grpo_in_theory():
         assert inside.mean() == pytest.approx(0) and inside.var() == pytest.approx(1)
     assert san.var() == pytest.approx(6 / 8)  # the share of trajectories in strata that vary
     raw = np.array(rewards, dtype=float)
-    means = np.array([raw[np.array(strata) == s].mean() for s in strata])
-    gap = (raw - raw.mean()).var() - (raw - means).var()
-    assert gap == pytest.approx(0.067708, abs=1e-6) and gap == pytest.approx(((means - raw.mean()) ** 2).mean())
     affine = table.with_columns(reward=3 * raw + 2)
     assert StratifiedGRPO(alpha=0.6, eps=0.0)(affine) == pytest.approx(StratifiedGRPO(alpha=0.6, eps=0.0)(table))
     one = table.with_columns(stratum=[7] * 8)
@@ -268,6 +266,25 @@ def test_stratified_grpo_in_theory():
     shifted = table.with_columns(reward=raw + 5 * (np.array(strata) == 2))
     assert StratifiedGRPO(alpha=1.0)(shifted) == pytest.approx(StratifiedGRPO(alpha=1.0)(table))
     assert abs(GRPO()(shifted) - GRPO()(table)).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("rewards", "strata", "global_variance", "gap"),
+    [
+        ([1, 0, 0, 1, 1, 0, 1, 1], [1, 1, 1, 2, 2, 2, 2, 3], 0.234375, 0.057292),  # san_var, san_bet
+        ([1, 0, 0, 0, 1, 1, 1, 0], [1] * 4 + [2] * 4, 0.25, 0.0625),  # V4a
+        ([1, 0, 0, 1, 1, 0, 0, 0], [1, 1, 1, 2, 2, 2, 3, 4], 0.234375, 0.067708),  # V4b
+    ],
+)
+def test_strata_take_away_the_variance_between_them(rewards, strata, global_variance, gap):
+    """Centred only: Var[R - mean] - Var[R - mean of the stratum] = the variance of the strata's means."""
+    table = one_turn_episodes(rewards, stratum=strata)
+    group, stratum = table["group"], table.group_by("group", "stratum")
+    whole = normalize(table.scores(), group, scale="none")
+    within = normalize(table.scores(), stratum, scale="none")
+    between = group_means(table.scores(), stratum)[stratum]
+    assert whole.var() == pytest.approx(global_variance) and whole.var() - within.var() == pytest.approx(gap, abs=1e-6)
+    assert between.var() == pytest.approx(gap, abs=1e-6)
 
 
 def test_strata_are_of_trajectories_and_have_a_producer():
