@@ -28,7 +28,14 @@ OUTAGES = (Fault, OSError, TimeoutError, httpx.HTTPError)  # what a judge or ser
 
 
 def initial_states(methods: Methods, seed: int) -> States:
-    """The states of all methods that remember, by their place. Raises ConfigError for one that JSON does not keep."""
+    """The states of all methods that remember, by their place. Raises ConfigError for one that JSON does not keep, and for a
+    method that must be told how far the policy moved, which nobody measures yet."""
+    for place, method in methods.named():
+        if getattr(method, "needs_probe", False):
+            raise ConfigError(
+                f"algorithm.{place}: {type(method).__name__} with these parameters needs a measure of how far the policy moved "
+                'on each task, which the trainer does not take; set forgetting = "constant"'
+            )
     return {place: _kept(place, method.init(seed)) for place, method in methods.named() if hasattr(method, "init")}
 
 

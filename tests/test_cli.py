@@ -84,7 +84,7 @@ def answers(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
         ("env.split=trian", "no split is called 'trian'. Did you mean 'train'?"),
         ("evaluation.split=valid", "no split is called 'valid'. Did you mean"),
         ("evaluation.games=/no/such/games", "/no/such/games"),
-        ('algorithm.credit={name="gipgo"}', "no credit is called 'gipgo'. Did you mean 'gigpo' or 'grpo'?"),
+        ('algorithm.credit={name="gipgo"}', "no credit is called 'gipgo'. Did you mean 'gigpo' or"),
         ('algorithm.credit={gamma=0.5}', "algorithm.credit[0]: the table needs a key 'name'"),
         ('algorithm.credit={name="gigpo", gama=0.5}', "algorithm.credit[0] has no parameter 'gama'. Did you mean 'gamma'?"),
         ('algorithm.credit={name="gigpo", gamma=1.5}', "algorithm.credit[0].gamma"),

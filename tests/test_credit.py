@@ -153,9 +153,10 @@ def test_no_variance_is_exactly_zero(normalize, unit):
 def test_metrics():
     table = sheet_table().with_columns(state=["s0", "s1", "s0", "s2", None, "s0", "s3"])
     found = GiGPO().metrics(table)
-    assert found == {"credit/anchor_size_mean": 6 / 4, "credit/anchor_singleton_share": 3 / 6}
-    nothing = table.with_columns(state=[None] * 7)
-    assert GiGPO().metrics(nothing) == {"credit/anchor_size_mean": 0.0, "credit/anchor_singleton_share": 0.0}
+    assert found["credit/anchor_size_mean"] == 6 / 4 and found["credit/anchor_singleton_share"] == 3 / 6
+    assert found["credit/anchor_none_share"] == 1 - 6 / 7 and found["credit/anchor_size_2_3"] == 3 / 6
+    nothing = GiGPO().metrics(table.with_columns(state=[None] * 7))
+    assert nothing["credit/anchor_size_mean"] == 0 and nothing["credit/anchor_none_share"] == 1
 
 
 def test_hyper_parameters_are_checked():

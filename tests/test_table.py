@@ -271,7 +271,7 @@ def test_describe():
     found = describe(GiGPO, "gigpo")
     assert found["stage"] == "credit" and found["name"] == "gigpo" and found["writes"] == ["advantage"]
     assert found["parameters"]["gamma"] == {"type": "number", "minimum": 0, "maximum": 1, "default": 0.95}
-    assert found["parameters"]["key"]["enum"] == ["state", "observation"]
+    assert found["parameters"]["key"]["enum"] == ["state", "observation", "anchor"]
     assert describe(KL, "kl")["parameters"]["coef"]["required"] is True
     assert "\n" not in found["formula"] and found["source"]
 

@@ -39,6 +39,8 @@ TABLE_COLUMNS = frozenset(
         "penalty",
         "observation",
         "n_tokens",
+        "n_calls",
+        "action",
         "segment",
         "node",
         "valid",

@@ -30,17 +30,17 @@ from agentrl.types import Trajectory, Turn
 
 Array = np.ndarray
 KEYS = ("group", "trajectory", "turn")  # these three define the rows and cannot be replaced
-INTERNED = ("group", "trajectory", "state", "observation")  # always codes, also where they are given as integers
+INTERNED = ("group", "trajectory", "state", "observation", "action", "task", "type")  # always codes, also of integers
 
 
 class TurnTable:
     """Named columns [K], one row a turn.
 
-    ``group``, ``trajectory``, ``state`` and ``observation`` may be strings or integers and become codes from 0 in order
-    of appearance; None and -1 mean "none" and become -1, which a group and a trajectory cannot be. A further column of
-    strings is interned likewise; ``labels(name)`` has the originals. Numbers become float64, int64 or bool. ``penalty``
-    and ``segment`` default to 0 and ``node`` to the row's own number; other columns are absent unless given. Arrays are
-    read-only. Raises ValueError, in one sentence, for what is not a table.
+    ``group``, ``trajectory``, ``state``, ``observation``, ``action``, ``task`` and ``type`` may be strings or integers and
+    become codes from 0 in order of appearance; None and -1 mean "none" and become -1, which a group and a trajectory
+    cannot be. A further column of strings is interned likewise; ``labels(name)`` has the originals. Numbers become
+    float64, int64 or bool. ``penalty`` and ``segment`` default to 0 and ``node`` to the row's own number; other columns
+    are absent unless given. Arrays are read-only. Raises ValueError, in one sentence, for what is not a table.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class TurnTable:
         """One row for every turn, in order.
 
         ``group`` is the trajectory's (its task's id where that is empty); the named score parts are added to the last
-        turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls; ``valid`` is the turn's, ``success`` the
-        trajectory's, ``task`` and ``type`` its task's; ``penalty`` is 0 until a reward method writes it. The column
-        ``state`` is absent where no turn has a state key. A trajectory without turns has no row. Raises ValueError for an
-        episode that ended in a fault: it has no place in a baseline.
+        turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls, ``n_calls`` all calls; ``action`` (interned
+        text) and ``valid`` are the turn's, ``success`` the trajectory's, ``task`` and ``type`` its task's; ``penalty`` is 0
+        until a reward method writes it. The column ``state`` is absent where no turn has a state key. A trajectory without
+        turns has no row. Raises ValueError for an episode that ended in a fault: it has no place in a baseline.
         """
         turns: list[Turn] = []
         reward: list[float] = []
@@ -104,6 +104,8 @@ class TurnTable:
             state=None if turns and all(state is None for state in states) else states,
             observation=[turn.observation for turn in turns],
             n_tokens=np.array([_n_tokens(turn) for turn in turns], dtype=np.int64),
+            n_calls=np.array([len(turn.calls) for turn in turns], dtype=np.int64),
+            action=[turn.action for turn in turns],
             valid=np.array([turn.valid for turn in turns], dtype=bool),
             success=np.array([trajectories[i].success for i in index], dtype=bool),
             task=[trajectories[i].task.id for i in index],
@@ -215,26 +217,55 @@ class TurnTable:
         trajectory = self["trajectory"]
         return np.bincount(trajectory[self.order], weights=values[self.order], minlength=self.n_trajectories)
 
+    def scores(self) -> Array:
+        """S_it = R_i - penalty_it, [K]: the undiscounted reward of the row's trajectory less the row's own penalty."""
+        return self.sum_by_trajectory(self["reward"])[self["trajectory"]] - self["penalty"]
+
     def returns_to_go(self, gamma: float, values: Array | None = None) -> Array:
         """D_t = Σ_{k ≥ t} gamma^(k - t) r_k within a trajectory, [K]; ``values`` [K] defaults to the reward.
 
-        A scan from the last turns backwards, all trajectories at once: linear in K, and stable for long episodes
-        because it never divides by a power of gamma. k and t are turn numbers, so a gap in them discounts as it should.
+        k and t are turn numbers, so a gap in them discounts as it should.
         """
-        order, n_turns = self.order, np.sort(self.n_turns)[::-1]
-        result = np.asarray(self["reward"] if values is None else values, dtype=np.float64)[order]
-        turn, trajectory = self["turn"][order], self["trajectory"][order]
-        discount = np.power(float(gamma), np.diff(turn, append=turn[-1:] + 1).clip(min=0))
-        # the last sorted place of each trajectory, the longest trajectory first
-        last = np.flatnonzero(np.diff(trajectory, append=-1) != 0)
-        last = last[np.argsort(-self.n_turns[trajectory[last]], kind="stable")]
-        reach = np.searchsorted(-n_turns, -np.arange(n_turns[0] if n_turns.size else 0), side="left")
-        for back in range(1, len(reach)):
-            here = last[: reach[back]] - back  # trajectories with more than `back` turns
-            result[here] += discount[here] * result[here + 1]
-        returns = np.empty_like(result)
-        returns[order] = result
+        order = self.order
+        given = np.asarray(self["reward"] if values is None else values, dtype=np.float64)[order]
+        returns = np.empty_like(given)
+        returns[order] = discounted_sums(given, self["trajectory"][order], self["turn"][order], gamma)
         return returns
+
+    def shifted(self, values: Array, by: int, fill: float) -> Array:
+        """``values`` [K] of the turn ``by`` rows later in the same trajectory (before it, where negative), [K]; ``fill``
+        where there is none."""
+        given, trajectory = np.asarray(values)[self.order], self["trajectory"][self.order]
+        found = np.full(given.shape, fill, dtype=np.result_type(given, type(fill)))
+        here, there = (slice(None, -by), slice(by, None)) if by > 0 else (slice(-by, None), slice(None, by))
+        same = trajectory[here] == trajectory[there]
+        found[here][same] = given[there][same]
+        result = np.empty_like(found)
+        result[self.order] = found
+        return result
+
+    def is_last(self) -> Array:
+        """[K] bool, the last turn of each trajectory."""
+        return self.shifted(np.zeros(self.n_rows, dtype=np.int64), 1, -1) == -1
+
+
+def discounted_sums(values: Array, unit: Array, turn: Array, gamma: float) -> Array:
+    """D_t = Σ_{k ≥ t} gamma^(k - t) x_k within a unit, [K]; the rows come sorted by (unit, turn).
+
+    A scan from the last turns backwards, all units at once: linear in K, and stable for long episodes because it never
+    divides by a power of gamma.
+    """
+    result = np.array(values, dtype=np.float64)
+    discount = np.power(float(gamma), np.diff(turn, append=turn[-1:] + 1).clip(min=0))
+    last = np.flatnonzero(np.diff(unit, append=-1) != 0)  # the last place of each unit
+    n_turns = np.diff(last, prepend=-1)
+    longest_first = np.argsort(-n_turns, kind="stable")
+    last, n_turns = last[longest_first], n_turns[longest_first]
+    reach = np.searchsorted(-n_turns, -np.arange(n_turns[0] if n_turns.size else 0), side="left")
+    for back in range(1, len(reach)):
+        here = last[: reach[back]] - back  # units with more than `back` turns
+        result[here] += discount[here] * result[here + 1]
+    return result
 
 
 def _n_tokens(turn: Turn) -> int:

@@ -1,4 +1,5 @@
-"""How long credit takes, at 6,400 turns (128 episodes of 50) and at 64,000.
+"""How long credit takes: at 6,400 turns (128 episodes of 50) and at 64,000 against quadratic code, and every method at 14,204
+turns (64 groups of 8 ragged episodes of up to 50, 20 states a group) and at a million.
 
     python tests/benchmarks/bench_credit.py
 
@@ -16,7 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from agentrl import registry
+from agentrl.algorithms.audit import audit
 from agentrl.algorithms.credit import GRPO, GiGPO
+from agentrl.algorithms.rewards import SimilarAnchor
 from agentrl.algorithms.table import TurnTable
 from agentrl.types import Task, Trajectory, Turn
 
@@ -39,6 +43,57 @@ def columns(n_rows: int) -> dict[str, Any]:
         "reward": reward,
         "state": state,
     }
+
+
+def ragged(n_groups: int, n_turns: int) -> TurnTable:
+    """``n_turns`` turns of ``n_groups`` groups of 8: episodes of 5 to 50 turns, 20 states and three strata a group."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(6, 50, GROUP_SIZE * n_groups)
+    short = n_turns - int(lengths.sum())
+    lengths[: abs(short)] += np.sign(short)
+    trajectory = np.repeat(np.arange(lengths.size), lengths)
+    turn = np.arange(n_turns) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    group, last = trajectory // GROUP_SIZE, turn == lengths[trajectory] - 1
+    return TurnTable(
+        group=group,
+        trajectory=trajectory,
+        turn=turn,
+        reward=np.where(last & (trajectory % 3 == 0), 1.0, 0.0),
+        state=group * 20 + rng.integers(0, 20, n_turns),
+        task=group,
+        n_tokens=rng.integers(1, 100, n_turns),
+        stratum=lengths[trajectory] // 17,
+        value=rng.random(n_turns),
+        entropy=rng.random(n_turns),
+        advantage=rng.normal(size=n_turns),
+    )
+
+
+def every_method() -> dict[str, Callable[[TurnTable], Any]]:
+    """agentrl's own credit methods by name with their defaults, and the audit of one."""
+    found: dict[str, Callable[[TurnTable], Any]] = {}
+    for name in registry.names("credit"):
+        if not registry.get("credit", name).__module__.startswith("agentrl."):
+            continue
+        method = registry.build("credit", {"name": name, **({"alpha": 0.5} if name == "stratified_grpo" else {})})
+        state = (method.init(0),) if hasattr(method, "init") else ()
+        found[name] = lambda table, call=method, state=state: call(table, *state)
+    found["audit"] = lambda table: audit(table, table["advantage"])
+    return found
+
+
+def rooms(n_groups: int) -> TurnTable:
+    """8 episodes of 25 turns a group that see 20 rooms of 80 words, of which a sentence changes at every turn."""
+    rng = np.random.default_rng(0)
+    n_turns = n_groups * GROUP_SIZE * 25
+    trajectory, turn = np.divmod(np.arange(n_turns), 25)
+    group = trajectory // GROUP_SIZE
+    texts = [[" ".join(f"w{w}" for w in rng.integers(0, 500, 80)) for _ in range(20)] for _ in range(n_groups)]
+    seen = [
+        f"{texts[g][room]} . It is {time}"
+        for g, room, time in zip(group, rng.integers(0, 20, n_turns), turn, strict=True)
+    ]
+    return TurnTable(group=group, trajectory=trajectory, turn=turn, reward=np.zeros(n_turns), observation=seen)
 
 
 def trajectories(n_rows: int) -> list[Trajectory]:
@@ -135,7 +190,29 @@ def rows() -> list[dict[str, Any]]:
     build_small = seconds(lambda: TurnTable.from_trajectories(small_records), 3)
     build_large = seconds(lambda: TurnTable.from_trajectories(large_records), 3)
     result.append(row("credit/table/linear: 64000 against 10 x 6400", build_large, 10 * build_small, 3.0))
+    return result + large_rows() + similarity_rows()
+
+
+def large_rows() -> list[dict[str, Any]]:
+    """Every method at 14,204 turns against 10 ms, at a million against 1 s, and the one against the other."""
+    usual, huge, result = ragged(64, 14_204), ragged(4_506, 1_000_000), []
+    for name, function in every_method().items():
+        at_usual = seconds(lambda call=function: call(usual), 9)
+        at_huge = seconds(lambda call=function: call(huge), 3)
+        result.append(row(f"credit/{name}/14204 turns against 10 ms", at_usual, 0.010, 1.0))
+        result.append(row(f"credit/{name}/1000000 turns against 1 s", at_huge, 1.0, 1.0))
+        result.append(
+            row(f"credit/{name}/linear: 1000000 against 70 x 14204", at_huge, at_usual * 1_000_000 / 14_204, 4.0)
+        )
     return result
+
+
+def similarity_rows() -> list[dict[str, Any]]:
+    """Anchors by similarity, four times the groups against four times the time, and within a group."""
+    method, small, large = SimilarAnchor(threshold=0.9), rooms(2), rooms(8)
+    at_small = seconds(lambda: method(small), 3)
+    at_large = seconds(lambda: method(large), 3)
+    return [row("credit/similar_anchor/linear: 1600 turns against 4 x 400", at_large, 4 * at_small, 2.0)]
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
+from agentrl.algorithms.audit import group_sizes
 from agentrl.algorithms.method import Method
 from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
@@ -30,7 +31,7 @@ class GiGPO(Method):
     over all turns of the group (``unit = "turn"``, with ``singleton = "raw"`` for a group of one), the paper over
     trajectories; the code's default is ``normalize = "mean"``, its ALFWorld script uses "mean_std"; the penalty is
     taken from the code. Anchors there are raw observations (``key = "observation"``), which merges different states
-    that look alike. Left out: anchors by text similarity, which depend on the order of the rows.
+    that look alike. Anchors by text similarity: the reward method ``similar_anchor`` and ``key = "anchor"``.
     """
 
     stage = "credit"
@@ -39,13 +40,14 @@ class GiGPO(Method):
     formula = "A = (R - penalty - mean_g) / (std_g + eps) + step_weight (D - penalty - mean_a) / (std_a + eps)"
     source = "GiGPO (arXiv 2505.10978) eqs. 3-8"
     remedies: ClassVar[Mapping[str, str]] = {
-        "state": 'The environment has no state_key(): give it one, or use key = "observation".'
+        "state": 'The environment has no state_key(): give it one, or use key = "observation".',
+        "anchor": 'Put rewards = [{ name = "similar_anchor" }] into the algorithm.',
     }
 
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
     step_weight: Annotated[float, Field(ge=0)] = 1.0
     normalize: Literal["mean_std", "mean"] = "mean_std"
-    key: Literal["state", "observation"] = "state"
+    key: Literal["state", "observation", "anchor"] = "state"
     unit: Literal["trajectory", "turn"] = "trajectory"
     eps: Annotated[float, Field(ge=0)] = 1e-6
     ddof: Literal[0, 1] = 1
@@ -55,20 +57,13 @@ class GiGPO(Method):
         """Advantages [K]."""
         scale = "std" if self.normalize == "mean_std" else "none"
         trajectory, penalty = table["trajectory"], table["penalty"]
-        score = table.sum_by_trajectory(table["reward"])[trajectory] - penalty  # [K]
         unit = trajectory if self.unit == "trajectory" else None
         statistics = partial(normalize, scale=scale, ddof=self.ddof, eps=self.eps)
-        episode = statistics(score, table["group"], trajectory=unit, singleton=self.singleton)
+        episode = statistics(table.scores(), table["group"], trajectory=unit, singleton=self.singleton)
         returns = table.returns_to_go(self.gamma) - penalty  # [K]
         turn = statistics(returns, table.group_by("group", self.key))
         return episode + self.step_weight * turn
 
     def metrics(self, table: TurnTable) -> dict[str, float]:
-        """How much there is to compare: the mean size of anchor groups, and the share of turns alone in theirs."""
-        anchors = table.group_by("group", self.key)
-        sizes = np.bincount(anchors[anchors >= 0])
-        n_turns = int(sizes.sum())
-        return {
-            "credit/anchor_size_mean": n_turns / max(sizes.size, 1),
-            "credit/anchor_singleton_share": float((sizes == 1).sum()) / max(n_turns, 1),
-        }
+        """How much there is to compare: sizes of the anchor groups, and the share of turns alone in theirs."""
+        return group_sizes(table.group_by("group", self.key), "credit/anchor")

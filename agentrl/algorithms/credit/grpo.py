@@ -43,9 +43,7 @@ class GRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        total = table.sum_by_trajectory(table["reward"])  # [M]
-        score = total[table["trajectory"]] - table["penalty"]  # [K]
         scale = "std" if self.normalize == "mean_std" else "none"
         unit = table["trajectory"] if self.unit == "trajectory" else None
         statistics = partial(normalize, scale=scale, ddof=self.ddof, eps=self.eps, singleton=self.singleton)
-        return statistics(score, table["group"], trajectory=unit)
+        return statistics(table.scores(), table["group"], trajectory=unit)

@@ -1,0 +1,78 @@
+"""Stratified GRPO: trajectories against those of the same structure, blended with the whole group."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from agentrl.algorithms.audit import group_sizes
+from agentrl.algorithms.method import Method
+from agentrl.algorithms.normalize import normalize
+from agentrl.algorithms.table import TurnTable
+from agentrl.errors import ConfigError
+from agentrl.registry import register
+
+
+@register("credit", "stratified_grpo")
+@dataclass(frozen=True)
+class StratifiedGRPO(Method):
+    """A = alpha · A_SAN + (1 - alpha) · A_GN.
+
+    A_SAN = (S_it - mean_b) / (std_b + eps) within the stratum b: the trajectories of a group with one value of the column
+    ``stratum``. A_GN = (S_it - mean_g) / (std_g + eps) over the whole group. S_it = R_i - penalty_it. A trajectory alone in
+    its stratum, or without a stratum (-1), has A_SAN = 0, as has a stratum of equal scores.
+
+    The column may be any that is constant within a trajectory; the reward method ``stratum`` writes one from the number
+    of turns, calls or matching actions.
+
+    Source: Stratified GRPO (2510.06214), stratified advantage normalisation; the strata there are numbers of search
+    calls. The paper's alpha is not known, so it has no default; its theorems need the population std (``ddof = 0``). Its
+    eps is not known either (a port uses 1e-8, alpha 1 and the sample std, which is NaN for a stratum of one).
+    """
+
+    stage = "credit"
+    reads = ("group", "trajectory", "turn", "reward", "penalty", "{stratum}")
+    writes = ("advantage",)
+    formula = "A = alpha (S - mean_stratum) / (std_stratum + eps) + (1 - alpha) (S - mean_g) / (std_g + eps)"
+    source = "Stratified GRPO (arXiv 2510.06214)"
+    remedies: ClassVar[Mapping[str, str]] = {
+        "stratum": 'Put rewards = [{ name = "stratum", by = "turns" }] into the algorithm, or name another column.'
+    }
+
+    alpha: Annotated[float, Field(ge=0, le=1)]
+    ddof: Literal[0, 1] = 0
+    eps: Annotated[float, Field(ge=0)] = 1e-6
+    stratum: str = "stratum"
+
+    def __call__(self, table: TurnTable) -> np.ndarray:
+        """Advantages [K]. Raises ConfigError where a trajectory lies in two strata."""
+        score, trajectory = table.scores(), table["trajectory"]
+
+        def within(groups: np.ndarray) -> np.ndarray:
+            return normalize(score, groups, trajectory=trajectory, ddof=self.ddof, eps=self.eps)
+
+        return self.alpha * within(self._strata(table)) + (1 - self.alpha) * within(table["group"])
+
+    def _strata(self, table: TurnTable) -> np.ndarray:
+        """The stratum of each row within its group, [K], -1 for none."""
+        strata, trajectory = table.group_by("group", self.stratum), table["trajectory"]
+        one = np.full(table.n_trajectories, -1, dtype=np.int64)
+        one[trajectory] = strata
+        if (one[trajectory] != strata).any():
+            row = int(np.argmax(one[trajectory] != strata))
+            which = table.labels("trajectory")[trajectory[row]]
+            raise ConfigError(
+                f"StratifiedGRPO wants the column '{self.stratum}' constant within a trajectory, and {which!r} has more than "
+                'one value; use a column of trajectories, such as what the reward method "stratum" writes'
+            )
+        return strata
+
+    def metrics(self, table: TurnTable) -> dict[str, float]:
+        """How many trajectories there are to compare within a stratum."""
+        strata = np.full(table.n_trajectories, -1, dtype=np.int64)
+        strata[table["trajectory"]] = self._strata(table)
+        return group_sizes(strata, "credit/stratum")
