@@ -155,9 +155,11 @@ def test_hyper_parameters_of_the_loss():
     assert built == PPOClip(high=0.28, aggregate="sequence_mean")
     with pytest.raises(ConfigError, match=r"algorithm.loss.dual_clip"):
         validate(PPOClip, {"dual_clip": 0.5}, "algorithm.loss")
-    with pytest.raises(ConfigError, match=r"give both or neither"):
+    with pytest.raises(ConfigError, match=r'"constant" needs loss.constant'):
         PPOClip(aggregate="constant")
-    with pytest.raises(ConfigError, match=r"give both or neither"):
+    with pytest.raises(
+        ConfigError, match=r"loss.constant = 3 divides a sum, and loss.aggregate = 'token_mean' is a mean"
+    ):
         validate(PPOClip, {"constant": 3.0}, "algorithm.loss")
 
 
@@ -203,7 +205,7 @@ def test_coefficients():
 def test_coefficients_that_cannot_be():
     with pytest.raises(ConfigError, match=r"wants a constant above 0"):
         coefficients("constant", SEQUENCE, SEQUENCE, SEQUENCE)
-    with pytest.raises(ConfigError, match=r"must be token_mean, constant or one of"):
+    with pytest.raises(ConfigError, match=r"must be one of token_mean, "):
         coefficients("mean", SEQUENCE, SEQUENCE, SEQUENCE)  # type: ignore[arg-type]
 
 

@@ -153,8 +153,8 @@ def test_filters_follow_one_another() -> None:
     drop_a = lambda groups: ([g for g in groups if g.id != "a"], ["again a"])  # noqa: E731
     seen: list[list[str]] = []
     note = lambda groups: (seen.append([g.id for g in groups]) or groups, ["more"])  # noqa: E731
-    kept, requests = stages.keep(methods(filters=[drop_a, note]), {}, [first, second])
-    assert kept == [second] and requests == ["again a", "more"] and seen == [["b"]]
+    kept, requests, measured = stages.keep(methods(filters=[drop_a, note]), {}, [first, second])
+    assert kept == [second] and requests == ["again a", "more"] and seen == [["b"]] and measured == {}
 
 
 def test_columns_of_the_learner_are_no_columns_of_the_table() -> None:
