@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,56 +17,8 @@ from agentrl.registry import validate
 
 torch = pytest.importorskip("torch")
 
-LENGTHS = [3, 2, 3, 1]
-LOGP_OLD = [-0.5, -1.0, -0.2, -0.7, -0.3, -1.2, -0.4, -0.9, -0.1]
-LOGP = [-0.4, -0.6, -0.25, -0.9, -0.3, -1.0, -0.8, -0.9, -0.35]
-LOGP_REF = [-0.6, -0.9, -0.2, -0.8, -0.5, -1.1, -0.6, -1.0, -0.2]
-A_GRPO = [0.8660239, -0.8660239, -0.8660239, 0.8660239]
-SEQUENCE = np.repeat(np.arange(4), LENGTHS)
-
-
-def inputs(kind: Any = "token_mean", advantage=A_GRPO, constant=None, logp=LOGP, **more):
-    """B0, flat: four samples of one turn each."""
-    coef = coefficients(kind, SEQUENCE, SEQUENCE, SEQUENCE, constant)
-    index = torch.tensor(SEQUENCE)
-    return LossInputs(
-        logp=torch.tensor(logp, dtype=torch.float64, requires_grad=True),
-        logp_old=torch.tensor(LOGP_OLD, dtype=torch.float64),
-        logp_ref=torch.tensor(LOGP_REF, dtype=torch.float64),
-        advantage=torch.tensor(advantage, dtype=torch.float64)[index],
-        coef=torch.tensor(coef),
-        row=index,
-        sequence=index,
-        trajectory=index,
-        group=torch.zeros(9, dtype=torch.int64),
-        **more,
-    )
-
-
-def one_token(ratio, advantage):
-    """A single token of that ratio."""
-    zero = torch.zeros(1, dtype=torch.int64)
-    logp = torch.tensor([ratio], dtype=torch.float64).log().requires_grad_()
-    return LossInputs(
-        logp=logp,
-        logp_old=torch.zeros(1, dtype=torch.float64),
-        advantage=torch.tensor([advantage], dtype=torch.float64),
-        coef=torch.ones(1, dtype=torch.float64),
-        row=zero,
-        sequence=zero,
-        trajectory=zero,
-        group=zero,
-    )
-
-
-def total(batch, loss):
-    return (batch.coef * loss).sum()
-
-
-def gradient_of(batch):
-    assert batch.logp.grad is not None
-    return batch.logp.grad
-
+from toy_batches import A_MEAN, LOGP_OLD, LOGP_REF, SEQUENCE, gradient_of, one_token, total
+from toy_batches import b0 as inputs
 
 # ---- PPO-clip ------------------------------------------------------------------------------------------------------
 
@@ -177,7 +128,7 @@ def test_grpo_loss_by_sequence_mean():
 @pytest.mark.parametrize(("constant", "wanted"), [(12.0, 0.033539), (3.0, 0.134155)])
 def test_dr_grpo_loss_by_a_constant(constant, wanted):
     """B A6: B·L_max as TRL, L_max as verl."""
-    batch = inputs("constant", advantage=[0.5, -0.5, -0.5, 0.5], constant=constant)
+    batch = inputs("constant", advantage=A_MEAN, constant=constant)
     assert total(batch, PPOClip()(batch)).item() == pytest.approx(wanted, abs=1e-6)
 
 
