@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from toy_batches import A_MEAN, LENGTHS, LOGP, LOGP_OLD, b0, gradient_of, lists, random_batch, rows_of, total
 
 from agentrl import build, registry
@@ -21,6 +23,7 @@ from agentrl.algorithms.losses import CISPO, GSPO, DisCO, DrGRPO, PPOClip, Reinf
 from agentrl.algorithms.method import check_columns, describe
 from agentrl.config import AlgorithmTable
 from agentrl.errors import ConfigError, UserError
+from agentrl.listing import listing
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -399,10 +402,12 @@ def test_nothing_but_the_log_probs_gets_a_gradient_and_metrics_of_nothing_are_no
     assert getattr(method, "metrics", lambda _: {})(nothing) == {}
 
 
-@pytest.mark.parametrize("name", registry.names("loss"))
-def test_a_loss_is_described(name: str) -> None:
-    found = describe(registry.get("loss", name), name)
-    assert found["formula"] and found["source"] and found["reads"] and "description" not in found["parameters"]
+@pytest.mark.parametrize("found", listing("methods")["methods"], ids=lambda found: f"{found['stage']}:{found['name']}")
+def test_a_method_is_described(found: dict[str, Any]) -> None:
+    assert found["formula"] and found["source"] and "\n" not in found["formula"]
+    for details in found["parameters"].values():
+        assert ("default" in details) != ("required" in details)
+    assert "$ref" not in json.dumps(found)
 
 
 def test_token_weights_and_a_loss_of_the_whole_update_do_not_go_together() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agentrl.algorithms.aggregate import coefficients
+from agentrl.algorithms.aggregate import Aggregate, coefficients
 from agentrl.algorithms.inputs import LossInputs
 from agentrl.algorithms.losses import PPOClip
 from agentrl.algorithms.regularizers import KL
@@ -15,8 +19,9 @@ from agentrl.algorithms.table import TurnTable
 from agentrl.errors import ConfigError
 from agentrl.registry import validate
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
+import torch
 from toy_batches import A_MEAN, LOGP_OLD, LOGP_REF, SEQUENCE, gradient_of, one_token, total
 from toy_batches import b0 as inputs
 
@@ -151,6 +156,29 @@ def test_coefficients():
         order = np.random.default_rng(0).permutation(8)
         assert np.array_equal(coefficients(kind, sequence[order], row[order], trajectory[order]), found[order])
         assert coefficients(kind, sequence[:0], row[:0], trajectory[:0]).size == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),
+    st.sampled_from(get_args(Aggregate)),
+)
+def test_coefficients_are_their_definition(tokens, kind):
+    """The loss of an update by loops: means or sums within the units, and the mean over the units."""
+    losses = [math.sin(place) for place in range(len(tokens))]
+    constant = 7.0 if not kind.endswith("_mean") else None
+    names = {"token_mean": range(len(tokens)), "constant": [0] * len(tokens)}
+    for place, name in enumerate(("sequence", "turn", "trajectory")):
+        names[f"{name}_mean"] = names[f"{name}_sum"] = [each[place] for each in tokens]
+    units = {}
+    for name, loss in zip(names[kind], losses, strict=True):
+        units.setdefault(name, []).append(loss)
+    if constant is None:
+        expected = sum(sum(each) / len(each) for each in units.values()) / len(units)
+    else:
+        expected = sum(sum(each) / constant for each in units.values()) / len(units)
+    columns = [np.array(column) for column in zip(*tokens, strict=True)]
+    found = coefficients(kind, *columns, constant)
+    assert float(found @ np.array(losses)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_coefficients_that_cannot_be():

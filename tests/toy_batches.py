@@ -109,7 +109,7 @@ def random_batch(seed: int, kind: Any = "token_mean", constant: float | None = N
 
 
 def lists(batch: LossInputs) -> dict[str, list[Any]]:
-    """The fields of a batch as plain lists."""
+    """The tensors of a batch as plain lists."""
     return {
         name: value.tolist()
         for name, value in vars(batch).items()
