@@ -177,6 +177,19 @@ def test_a_filter_may_see_all_groups_of_the_iteration() -> None:
     assert seen == [["a", "b"], ["a"], ["c", "d", "e"], ["c"]]
 
 
+def test_a_filter_of_the_iteration_may_drop_an_earlier_group() -> None:
+    class Latest(Method):
+        stage = "filter"
+        sees = "iteration"
+
+        def __call__(self, groups: list[Group]) -> tuple[list[Group], list[RolloutRequest]]:
+            return groups[-1:], []
+
+    old, new = Group("old", []), Group("new", [])
+    assert stages.keep(methods(filters=[Latest()]), {}, [new], [old])[0] == [new]
+    assert stages.keep(methods(filters=[Latest()]), {}, [], [old])[0] == [old]
+
+
 def test_open_requests_take_the_next_places_of_the_sampler() -> None:
     tasks = [Task(str(n)) for n in range(12)]
     sampler = UniformSampler(tasks=3, group_size=4)
