@@ -12,7 +12,7 @@ from typing import Any
 from agentrl import registry
 from agentrl.agents import ChatAgent, View
 from agentrl.agents.chat import DEFAULT_PROMPT
-from agentrl.algorithms.method import check_columns, columns
+from agentrl.algorithms.method import WHOLE, check_columns, columns, scope
 from agentrl.chat import ActionFormat, Renderer, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
@@ -51,6 +51,10 @@ class Methods:
                 yield from ((f"{spec.name}[{place}]", method) for place, method in enumerate(value))
             else:
                 yield spec.name, value
+
+    def of_update(self) -> Iterator[Any]:
+        """The loss and the regularizers."""
+        yield from (self.loss, *self.regularizers)
 
     def needs(self, column: str) -> bool:
         """Whether any method reads a column."""
@@ -183,6 +187,11 @@ def methods(table: AlgorithmTable, *, state_keys: bool) -> Methods:
     )
     order = [*found.rewards, *found.credit, *found.token_weights, found.loss, *found.regularizers]
     check_columns(order, {"state"} if state_keys else set())
+    if found.token_weights and scope(found.loss) in WHOLE and "coef" not in columns(found.loss):
+        raise ConfigError(
+            f"algorithm.token_weights scale the losses of tokens, and {type(found.loss).__name__} gives one number for the "
+            "whole update: leave the token weights out, or choose another loss"
+        )
     return found
 
 

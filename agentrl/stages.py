@@ -2,7 +2,8 @@
 
 A method with ``init(seed) -> state`` remembers. Its state is JSON; it is handed to the method as a last argument
 (``method(table, state)``, ``propose(state, …)``), renewed once an iteration by ``observe(state, table, probe)`` over *everything*
-that was rolled out, filtered or not, and kept in the checkpoint.
+that was rolled out, filtered or not, and kept in the checkpoint. ``probe`` holds the iteration's metrics by name ("kl",
+"entropy", "n_trajectories", "n_updates" …); those of training are absent where nothing was trained on.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -20,7 +22,7 @@ from agentrl.algorithms.method import columns
 from agentrl.build import Methods
 from agentrl.errors import ConfigError, Fault
 from agentrl.rollouts.pool import run_to_end
-from agentrl.types import Group, Outcome, RolloutRequest, Trajectory
+from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
 
 States = dict[str, Any]
 TRIES = 3  # of a score method that meets a fault
@@ -39,13 +41,15 @@ def initial_states(methods: Methods, seed: int) -> States:
     return {place: _kept(place, method.init(seed)) for place, method in methods.named() if hasattr(method, "init")}
 
 
-def observe(methods: Methods, states: States, trajectories: Sequence[Trajectory]) -> States:
-    """The states after an iteration in which ``trajectories`` were rolled out."""
+def observe(
+    methods: Methods, states: States, trajectories: Sequence[Trajectory], probe: Mapping[str, Any] | None = None
+) -> States:
+    """The states after an iteration in which ``trajectories`` were rolled out and whose metrics are ``probe``."""
     table = TurnTable.from_trajectories(trajectories)
     renewed = dict(states)
     for place, method in methods.named():
         if hasattr(method, "observe"):
-            renewed[place] = _kept(place, method.observe(states.get(place), table, None))
+            renewed[place] = _kept(place, method.observe(states.get(place), table, probe))
     return renewed
 
 
@@ -88,13 +92,70 @@ def score(methods: Methods, trajectories: Sequence[Trajectory]) -> None:
             break
 
 
-def keep(methods: Methods, states: States, groups: list[Group]) -> tuple[list[Group], list[RolloutRequest]]:
-    """The groups that every filter keeps, and what the filters ask for again."""
+@dataclass(slots=True)
+class Proposals:
+    """The requests of a sampler, one place of its order (``step``) after the other.
+
+    An iteration begins at the next place; requests that filters leave open take the places after it. What a place proposes
+    beyond that is left out, so without open requests ``step`` is the iteration, and a task never stands in two iterations of
+    one epoch.
+    """
+
+    sampler: Any
+    tasks: Sequence[Task]
+    state: Any = None
+    step: int = 0  # the next place; the trainer's checkpoint keeps it
+    left: list[RolloutRequest] = field(default_factory=list)  # of the last place, not yet asked for
+
+    def begin(self, state: Any) -> list[RolloutRequest]:
+        """The requests of an iteration's first round."""
+        self.state, self.left = state, []
+        return self._next()
+
+    def fill(self, requests: Sequence[RolloutRequest]) -> list[RolloutRequest]:
+        """The same requests, those without a task replaced by the sampler's next. Raises ConfigError where it has none."""
+        return [self._filled(request) if request.task is None else request for request in requests]
+
+    def _filled(self, request: RolloutRequest) -> RolloutRequest:
+        if not self.left:
+            self.left = list(self._next())
+        if not self.left:
+            raise ConfigError(
+                f"a filter asks for fresh tasks, and the sampler ({type(self.sampler).__name__}) proposes none at place "
+                f"{self.step - 1} of its order"
+            )
+        found = self.left.pop(0)
+        return replace(found, n=request.n or found.n, source=request.source)
+
+    def _next(self) -> list[RolloutRequest]:
+        self.step += 1
+        return list(self.sampler.propose(self.state, self.step - 1, self.tasks))
+
+
+def keep(
+    methods: Methods, states: States, groups: list[Group], kept: Sequence[Group] = ()
+) -> tuple[list[Group], list[RolloutRequest], dict[str, float]]:
+    """What is kept of an iteration after a round of it: the groups of earlier rounds (``kept``) and of this one that every
+    filter lets through, what the filters ask for, and their metrics.
+
+    A filter gets the groups of this round that those before it keep, or with ``sees = "iteration"`` the earlier ones before
+    them, and may then drop any of both.
+    """
+    earlier = list(kept)
     requests: list[RolloutRequest] = []
+    measured: dict[str, float] = {}
     for place, method in enumerate(methods.filters):
-        groups, again = method(groups, *_state(states, f"filters[{place}]"))
+        whole = getattr(method, "sees", "round") == "iteration"
+        given = [*earlier, *groups] if whole else groups
+        measured.update(getattr(method, "metrics", lambda _: {})(given))
+        found, again = method(given, *_state(states, f"filters[{place}]"))
+        if whole:
+            before = {group.id for group in earlier}
+            earlier = [group for group in found if group.id in before]
+            found = [group for group in found if group.id not in before]
+        groups = found
         requests += again
-    return groups, requests
+    return [*earlier, *groups], requests, measured
 
 
 def assign_credit(

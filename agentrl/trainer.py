@@ -18,12 +18,12 @@ import numpy as np
 
 from agentrl import build, seeding, stages
 from agentrl.algorithms import TurnTable
-from agentrl.algorithms.method import columns
+from agentrl.algorithms.method import WHOLE, columns, scope
 from agentrl.config import RunConfig, config_difference, load
 from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
-from agentrl.learning.samples import make_samples
+from agentrl.learning.samples import Sample, make_samples
 from agentrl.rollouts import Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
@@ -73,6 +73,7 @@ class Trainer:
         self.policy = build.policy(config, self.models.model)
         self.rollouts = build.rollouts(config, seats, self.policy)
         self.states = stages.initial_states(self.methods, config.run.seed)
+        self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
         self.panels = panels(config, self.scenes, self.rollouts)
         self.results: dict[str, dict[str, Any]] = {}
@@ -116,6 +117,7 @@ class Trainer:
         self.policy.version = self.learner.n_updates
         self.iteration = state["iteration"]
         self.states = state["states"]
+        self.proposals.step = state.get("proposals", self.iteration)
         self.results = state["results"]
         self.seconds_before = state["seconds"]
         self.folder = RunFolder.reopen(path, self.iteration)
@@ -167,7 +169,7 @@ class Trainer:
         with self.timed("training"):
             if table is not None:
                 metrics.update(self.update(members, table, advantages))
-        self.states = stages.observe(self.methods, self.states, trajectories)
+        self.states = stages.observe(self.methods, self.states, trajectories, metrics)
         with self.timed("storage"):
             self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *self.faulted])
         seconds = time.perf_counter() - started
@@ -185,7 +187,7 @@ class Trainer:
         """Everything that was rolled out, and the groups that the filters keep. Filters may ask for more, in a bounded loop."""
         rolled: list[Trajectory] = []
         kept: list[Group] = []
-        requests = self.methods.sampler.propose(self.states.get("sampler"), self.iteration, self.tasks)
+        requests = self.proposals.begin(self.states.get("sampler"))
         generation = environment = 0.0
         retries, self.faulted = 0, []
         for attempt in range(self.config.algorithm.refill_rounds + 1):
@@ -203,12 +205,14 @@ class Trainer:
             self.faulted += [member for group in groups for member in group.members if member.outcome.is_fault]
             groups = [Group(g.id, [m for m in g.members if not m.outcome.is_fault]) for g in groups]
             rolled += [member for group in groups for member in group.members]
-            groups, requests = stages.keep(self.methods, self.states, [group for group in groups if group.members])
-            kept += groups
-            if not requests:
+            groups = [group for group in groups if group.members]
+            kept, requests, measured = stages.keep(self.methods, self.states, groups, kept)
+            self.counts = {"rollout/rounds": attempt + 1, **measured}
+            if not requests or attempt == self.config.algorithm.refill_rounds:
                 break
+            requests = self.proposals.fill(requests)
         self.phases |= {"generation": generation, "environment": environment}
-        self.counts = {"episode/faults": len(self.faulted), "rollout/retries": retries}
+        self.counts |= {"episode/faults": len(self.faulted), "rollout/retries": retries}
         self.lost = 0 if rolled else self.lost + 1
         if self.lost >= MOST_LOST:
             raise AgentRLError(f"no episode could be scored in {self.lost} iterations: {self.faulted[0].error}")
@@ -228,11 +232,12 @@ class Trainer:
         if not samples:  # no prompt fitted the context
             return {}
         data = self.learner.prepare(samples, advantages, table)
+        self.learner.states = self.states
         measured: list[Mapping[str, float]] = []
         for epoch in range(config.epochs):
-            order = seeding.stream(self.config.run.seed, "updates", self.iteration, epoch).permutation(len(samples))
-            for chosen in np.array_split(order, min(config.updates_per_iteration, len(samples))):
-                measured.append(self.learner.update(samples, data, table, [int(index) for index in chosen]))
+            rng = seeding.stream(self.config.run.seed, "updates", self.iteration, epoch)
+            for chosen in self._parts(samples, table, rng):
+                measured.append(self.learner.update(samples, data, table, chosen))
         self.policy.version = self.learner.n_updates
         result = {name: float(np.mean([m[name] for m in measured if name in m])) for name in measured[0]}
         result |= {
@@ -243,6 +248,17 @@ class Trainer:
         for method in self.methods.credit:
             result.update(getattr(method, "metrics", lambda _: {})(table))
         return result
+
+    def _parts(self, samples: Sequence[Sample], table: TurnTable, rng: np.random.Generator) -> Iterator[list[int]]:
+        """Indices of the samples of each update, shuffled; where the loss compares members of a group, no group is cut."""
+        whole = any(scope(method) in WHOLE for method in self.methods.of_update())
+        units: dict[int, list[int]] = {}
+        for index, sample in enumerate(samples):
+            units.setdefault(int(table["group"][sample.row.max()]) if whole else index, []).append(index)
+        order = rng.permutation(len(units))
+        together = list(units.values())
+        for part in np.array_split(order, min(self.config.algorithm.updates_per_iteration, len(units))):
+            yield [index for place in part for index in together[place]]
 
     def after_iteration(self) -> None:
         """What is due every so many iterations."""
@@ -316,6 +332,7 @@ class Trainer:
             "iteration": self.iteration,
             "seed": self.config.run.seed,
             "states": self.states,
+            "proposals": self.proposals.step,
             "results": self.results,
             "seconds": self.seconds(),
         }

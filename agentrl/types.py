@@ -224,9 +224,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class RolloutRequest:
-    """What a sampler asks for, and what a filter asks for again: ``n`` members of one group on ``task``."""
+    """What a sampler asks for, and what a filter asks for again: ``n`` members of one group on ``task``.
 
-    task: Task
+    A filter may leave the task open (None): then the sampler's next request stands in for it, with ``n`` members where n is
+    not 0, else with as many as the sampler says (``agentrl.stages.Proposals``).
+    """
+
+    task: Task | None
     n: int
     hint: str | None = None
     branch_from: str | None = None

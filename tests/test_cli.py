@@ -488,7 +488,7 @@ def test_an_evaluation_takes_turns_and_options_from_the_run_file_and_closes_its_
         ("other", ["--option", "difficulty=easy"], (50, {"difficulty": "easy"})),
     ]:
         assert main(["eval", HOUSEHOLD, "--policy", "checkpoint:run", "--episodes", "1", "--out", out, *more]) == 0
-        table = load(tmp_path / out / "config.toml").env
+        table = load(tmp_path / out / "config.toml").only_env
         assert (table.max_turns, table.options) == expected
     assert closed == [1, 1, 1]
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import math
+from typing import get_args
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agentrl.algorithms.aggregate import coefficients
+from agentrl.algorithms.aggregate import Aggregate, coefficients
 from agentrl.algorithms.inputs import LossInputs
 from agentrl.algorithms.losses import PPOClip
 from agentrl.algorithms.regularizers import KL
@@ -16,58 +19,11 @@ from agentrl.algorithms.table import TurnTable
 from agentrl.errors import ConfigError
 from agentrl.registry import validate
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-LENGTHS = [3, 2, 3, 1]
-LOGP_OLD = [-0.5, -1.0, -0.2, -0.7, -0.3, -1.2, -0.4, -0.9, -0.1]
-LOGP = [-0.4, -0.6, -0.25, -0.9, -0.3, -1.0, -0.8, -0.9, -0.35]
-LOGP_REF = [-0.6, -0.9, -0.2, -0.8, -0.5, -1.1, -0.6, -1.0, -0.2]
-A_GRPO = [0.8660239, -0.8660239, -0.8660239, 0.8660239]
-SEQUENCE = np.repeat(np.arange(4), LENGTHS)
-
-
-def inputs(kind: Any = "token_mean", advantage=A_GRPO, constant=None, logp=LOGP, **more):
-    """B0, flat: four samples of one turn each."""
-    coef = coefficients(kind, SEQUENCE, SEQUENCE, SEQUENCE, constant)
-    index = torch.tensor(SEQUENCE)
-    return LossInputs(
-        logp=torch.tensor(logp, dtype=torch.float64, requires_grad=True),
-        logp_old=torch.tensor(LOGP_OLD, dtype=torch.float64),
-        logp_ref=torch.tensor(LOGP_REF, dtype=torch.float64),
-        advantage=torch.tensor(advantage, dtype=torch.float64)[index],
-        coef=torch.tensor(coef),
-        row=index,
-        sequence=index,
-        trajectory=index,
-        group=torch.zeros(9, dtype=torch.int64),
-        **more,
-    )
-
-
-def one_token(ratio, advantage):
-    """A single token of that ratio."""
-    zero = torch.zeros(1, dtype=torch.int64)
-    logp = torch.tensor([ratio], dtype=torch.float64).log().requires_grad_()
-    return LossInputs(
-        logp=logp,
-        logp_old=torch.zeros(1, dtype=torch.float64),
-        advantage=torch.tensor([advantage], dtype=torch.float64),
-        coef=torch.ones(1, dtype=torch.float64),
-        row=zero,
-        sequence=zero,
-        trajectory=zero,
-        group=zero,
-    )
-
-
-def total(batch, loss):
-    return (batch.coef * loss).sum()
-
-
-def gradient_of(batch):
-    assert batch.logp.grad is not None
-    return batch.logp.grad
-
+import torch
+from toy_batches import A_MEAN, LOGP_OLD, LOGP_REF, SEQUENCE, gradient_of, one_token, total
+from toy_batches import b0 as inputs
 
 # ---- PPO-clip ------------------------------------------------------------------------------------------------------
 
@@ -155,9 +111,11 @@ def test_hyper_parameters_of_the_loss():
     assert built == PPOClip(high=0.28, aggregate="sequence_mean")
     with pytest.raises(ConfigError, match=r"algorithm.loss.dual_clip"):
         validate(PPOClip, {"dual_clip": 0.5}, "algorithm.loss")
-    with pytest.raises(ConfigError, match=r"give both or neither"):
+    with pytest.raises(ConfigError, match=r'"constant" needs loss.constant'):
         PPOClip(aggregate="constant")
-    with pytest.raises(ConfigError, match=r"give both or neither"):
+    with pytest.raises(
+        ConfigError, match=r"loss.constant = 3 divides a sum, and loss.aggregate = 'token_mean' is a mean"
+    ):
         validate(PPOClip, {"constant": 3.0}, "algorithm.loss")
 
 
@@ -175,7 +133,7 @@ def test_grpo_loss_by_sequence_mean():
 @pytest.mark.parametrize(("constant", "wanted"), [(12.0, 0.033539), (3.0, 0.134155)])
 def test_dr_grpo_loss_by_a_constant(constant, wanted):
     """B A6: B·L_max as TRL, L_max as verl."""
-    batch = inputs("constant", advantage=[0.5, -0.5, -0.5, 0.5], constant=constant)
+    batch = inputs("constant", advantage=A_MEAN, constant=constant)
     assert total(batch, PPOClip()(batch)).item() == pytest.approx(wanted, abs=1e-6)
 
 
@@ -200,10 +158,33 @@ def test_coefficients():
         assert coefficients(kind, sequence[:0], row[:0], trajectory[:0]).size == 0
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),
+    st.sampled_from(get_args(Aggregate)),
+)
+def test_coefficients_are_their_definition(tokens, kind):
+    """The loss of an update by loops: means or sums within the units, and the mean over the units."""
+    losses = [math.sin(place) for place in range(len(tokens))]
+    constant = 7.0 if not kind.endswith("_mean") else None
+    names = {"token_mean": range(len(tokens)), "constant": [0] * len(tokens)}
+    for place, name in enumerate(("sequence", "turn", "trajectory")):
+        names[f"{name}_mean"] = names[f"{name}_sum"] = [each[place] for each in tokens]
+    units = {}
+    for name, loss in zip(names[kind], losses, strict=True):
+        units.setdefault(name, []).append(loss)
+    if constant is None:
+        expected = sum(sum(each) / len(each) for each in units.values()) / len(units)
+    else:
+        expected = sum(sum(each) / constant for each in units.values()) / len(units)
+    columns = [np.array(column) for column in zip(*tokens, strict=True)]
+    found = coefficients(kind, *columns, constant)
+    assert float(found @ np.array(losses)) == pytest.approx(expected, abs=1e-12)
+
+
 def test_coefficients_that_cannot_be():
     with pytest.raises(ConfigError, match=r"wants a constant above 0"):
         coefficients("constant", SEQUENCE, SEQUENCE, SEQUENCE)
-    with pytest.raises(ConfigError, match=r"must be token_mean, constant or one of"):
+    with pytest.raises(ConfigError, match=r"must be one of token_mean, "):
         coefficients("mean", SEQUENCE, SEQUENCE, SEQUENCE)  # type: ignore[arg-type]
 
 

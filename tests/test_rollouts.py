@@ -176,6 +176,8 @@ def test_a_request_sets_temperature_and_turns(sampled: Any) -> None:
 def test_what_a_request_wants_in_vain_is_refused(wish: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="hint or a branch"):
         player().run([RolloutRequest(TASKS[0], 1, **wish)], KEY)
+    with pytest.raises(ConfigError, match="for the sampler to fill in"):
+        player().run([RolloutRequest(None, 1)], KEY)
 
 
 # ---- outcomes -------------------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ import pytest
 from agentrl import stages
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.credit import GRPO
+from agentrl.algorithms.filters import DynamicSampling
 from agentrl.algorithms.losses import PPOClip
 from agentrl.algorithms.method import Method, check_columns
 from agentrl.algorithms.rewards import InvalidAction
 from agentrl.algorithms.samplers import UniformSampler
 from agentrl.build import Methods
 from agentrl.errors import ConfigError, EnvFault
-from agentrl.types import Group, Outcome, Task, Trajectory, Turn
+from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory, Turn
 
 
 def methods(**changes: Any) -> Methods:
@@ -153,8 +154,67 @@ def test_filters_follow_one_another() -> None:
     drop_a = lambda groups: ([g for g in groups if g.id != "a"], ["again a"])  # noqa: E731
     seen: list[list[str]] = []
     note = lambda groups: (seen.append([g.id for g in groups]) or groups, ["more"])  # noqa: E731
-    kept, requests = stages.keep(methods(filters=[drop_a, note]), {}, [first, second])
-    assert kept == [second] and requests == ["again a", "more"] and seen == [["b"]]
+    kept, requests, measured = stages.keep(methods(filters=[drop_a, note]), {}, [first, second])
+    assert kept == [second] and requests == ["again a", "more"] and seen == [["b"]] and measured == {}
+
+
+def test_a_filter_may_see_all_groups_of_the_iteration() -> None:
+    """``dapo`` counts the groups of earlier rounds; the filters around it see those of this round."""
+
+    def group(name: str, *rewards: float) -> Group:
+        members = [Trajectory(f"{name}{r}", "toy", Task("task"), turns=[Turn("o", reward=r)]) for r in rewards]
+        return Group(name, members)
+
+    seen: list[list[str]] = []
+    note = lambda groups: (seen.append([g.id for g in groups]) or groups, [])  # noqa: E731
+    chosen = methods(filters=[note, DynamicSampling(groups=2), note])
+    kept, requests, measured = stages.keep(chosen, {}, [group("a", 0, 1), group("b", 1, 1)])
+    assert [g.id for g in kept] == ["a"] and [r.task for r in requests] == [None]
+    assert measured == {"filter/trimmed": 0, "filter/missing": 1}
+    kept, requests, measured = stages.keep(chosen, {}, [group("c", 0, 1), group("d", 0, 1), group("e", 0, 0)], kept)
+    assert [g.id for g in kept] == ["a", "c"] and requests == []
+    assert measured == {"filter/trimmed": 1, "filter/missing": 0}
+    assert seen == [["a", "b"], ["a"], ["c", "d", "e"], ["c"]]
+
+
+def test_a_filter_of_the_iteration_may_drop_an_earlier_group() -> None:
+    class Latest(Method):
+        stage = "filter"
+        sees = "iteration"
+
+        def __call__(self, groups: list[Group]) -> tuple[list[Group], list[RolloutRequest]]:
+            return groups[-1:], []
+
+    old, new = Group("old", []), Group("new", [])
+    assert stages.keep(methods(filters=[Latest()]), {}, [new], [old])[0] == [new]
+    assert stages.keep(methods(filters=[Latest()]), {}, [], [old])[0] == [old]
+
+
+def test_open_requests_take_the_next_places_of_the_sampler() -> None:
+    tasks = [Task(str(n)) for n in range(12)]
+    sampler = UniformSampler(tasks=3, group_size=4)
+    state = sampler.init(0)
+    order = [[r.task for r in sampler.propose(state, step, tasks)] for step in range(4)]
+    proposals = stages.Proposals(sampler, tasks)
+    fresh, known = RolloutRequest(None, 0, source="dapo"), RolloutRequest(tasks[5], 2)
+    assert [r.task for r in proposals.begin(state)] == order[0]
+    found = proposals.fill([fresh, known, RolloutRequest(None, 7)])
+    assert [r.task for r in found] == [order[1][0], tasks[5], order[1][1]]
+    assert [(r.n, r.source) for r in found] == [(4, "dapo"), (2, "sampler"), (7, "sampler")]
+    assert [r.task for r in proposals.fill([fresh, fresh])] == [order[1][2], order[2][0]]
+    assert [r.task for r in proposals.begin(state)] == order[3] and proposals.step == 4  # what is left is left out
+    assert len({r.id for places in order for r in places}) == 12  # an epoch: nothing was played twice
+
+
+def test_a_sampler_with_nothing_left_is_a_clear_error() -> None:
+    class Empty(UniformSampler):
+        def propose(self, state: Any, step: int, tasks: Any) -> list[RolloutRequest]:
+            return []
+
+    proposals = stages.Proposals(Empty(), [Task("a")])
+    proposals.begin({})
+    with pytest.raises(ConfigError, match=r"sampler \(Empty\) proposes none at place 1"):
+        proposals.fill([RolloutRequest(None, 0)])
 
 
 def test_columns_of_the_learner_are_no_columns_of_the_table() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import toy_runs
 from rich.console import Console
-from toy_runs import assert_same_run, metrics, run_file, summary, tiny, trajectories, weights
+from toy_runs import assert_same_run, cut, metrics, run_file, summary, tiny, trajectories, weights
 
 from agentrl.cli import main
 from agentrl.config import load
@@ -337,22 +337,6 @@ def test_a_kill_before_the_run_file_was_written_blocks_nothing(tmp_path: Path) -
 # ── resume ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def cut(run: Path, at: int) -> None:
-    """What a kill after checkpoint ``at`` leaves: later metrics, a torn line, half a checkpoint, half a file."""
-    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    lines.append(lines[-1].replace('"iteration": 2', '"iteration": 3'))
-    keep = max(at, 2)  # whole lines
-    (run / "metrics.jsonl").write_text("".join(lines[:keep]) + lines[keep][: len(lines[keep]) // 2])
-    for step in range(at + 1, 9):
-        target = run / "checkpoints" / f"step_{step}"
-        if target.exists():
-            target.rename(run / "checkpoints" / f".step_{step}.77.tmp")
-    (run / "checkpoints" / "latest").unlink()
-    (run / "checkpoints" / "latest").symlink_to(f"step_{at}")
-    (run / "trajectories" / ".iteration_000001.jsonl.zst.77.tmp").write_bytes(b"half")
-    (run / "summary.json").unlink()
-
-
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_a_torn_folder_resumes_to_the_same_numbers(at: int, kept: Path, tmp_path: Path) -> None:
     made = Path(shutil.copytree(kept, tmp_path / "run", symlinks=True))
@@ -422,8 +406,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1", **environment}
+    tests = Path(__file__).parent
+    paths = os.pathsep.join([str(tests), str(tests.parent)])  # this checkout, whichever is installed
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "agentrl.cli", "train", str(run_file(folder)), *arguments]
     return subprocess.Popen(
         command,

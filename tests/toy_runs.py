@@ -124,6 +124,22 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert weights(one) == weights(other)
 
 
+def cut(run: Path, at: int) -> None:
+    """What a kill after checkpoint ``at`` leaves: later metrics, a torn line, half a checkpoint, half a file."""
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    lines.append(lines[-1].replace('"iteration": 2', '"iteration": 3'))
+    keep = max(at, 2)  # whole lines
+    (run / "metrics.jsonl").write_text("".join(lines[:keep]) + lines[keep][: len(lines[keep]) // 2])
+    for step in range(at + 1, 9):
+        target = run / "checkpoints" / f"step_{step}"
+        if target.exists():
+            target.rename(run / "checkpoints" / f".step_{step}.77.tmp")
+    (run / "checkpoints" / "latest").unlink()
+    (run / "checkpoints" / "latest").symlink_to(f"step_{at}")
+    (run / "trajectories" / ".iteration_000001.jsonl.zst.77.tmp").write_bytes(b"half")
+    (run / "summary.json").unlink()
+
+
 # ── methods ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -216,6 +232,34 @@ class Exploding(PPOClip):
 
     def __call__(self, inputs: LossInputs) -> Any:
         return super().__call__(inputs) * float("nan")
+
+
+@dataclass(frozen=True)
+class Grouped(Method):
+    """A loss that notes how many members of each group an update holds."""
+
+    stage = "loss"
+    scope = "group"
+    reads = ("logp", "group", "advantage")
+
+    def __call__(self, inputs: LossInputs) -> Any:
+        members = {
+            group: {t for t, g in zip(inputs.trajectory.tolist(), inputs.group.tolist(), strict=True) if g == group}
+            for group in inputs.group.tolist()
+        }
+        CALLS.append(" ".join(f"{group}:{len(found)}" for group, found in members.items()))
+        return -(inputs.advantage * inputs.logp).mean()
+
+
+@dataclass(frozen=True)
+class Won(Method):
+    """Which trajectories a random policy is said to have solved: those with a reward."""
+
+    stage = "reward"
+    writes = ("won",)
+
+    def __call__(self, table: TurnTable) -> dict[str, np.ndarray]:
+        return {"won": (table.sum_by_trajectory(table["reward"])[table["trajectory"]] > 0).astype(float)}
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,15 @@ REMEDIES = {
     "logp_sampler": "Use a policy that reports the log-probs of what it sampled.",
     "logp_ref": "Give the learner a reference model, or take the regularizer out.",
     "entropy": "Let the learner compute the entropy.",
+    "value": "Use a learner with a value head.",
+    "value_old": "Use a learner with a value head.",
+    "returns": "Use a learner with a value head, and a credit method that gives returns.",
 }
 
 
 @dataclass(frozen=True)
 class LossInputs:
-    """N trained tokens. Only ``logp`` and ``entropy`` carry a gradient."""
+    """N trained tokens. Only ``logp``, ``entropy`` and ``value`` carry a gradient."""
 
     logp: Tensor  # [N] of the policy now, at the sampling temperature
     advantage: Tensor  # [N] of the token's turn
@@ -41,6 +44,12 @@ class LossInputs:
     logp_sampler: Tensor | None = None  # [N] of the policy that sampled, as the sampler reported it
     logp_ref: Tensor | None = None  # [N] of the reference policy
     entropy: Tensor | None = None  # [N] over the vocabulary, in nats
+    value: Tensor | None = None  # [N] of the critic now, before the token is sampled
+    value_old: Tensor | None = None  # [N] of the critic before the iteration's updates
+    returns: Tensor | None = None  # [N] what the critic learns
+    weight: Tensor | None = (
+        None  # [N] the product of the token weights, which scales the loss and no regularizer; None: 1
+    )
     table: TurnTable | Mapping[str, Any] = field(default_factory=dict)  # columns [K]
 
     def __len__(self) -> int:
@@ -58,3 +67,7 @@ class LossInputs:
         values = self.table[name][self.row.detach().cpu().numpy()]
         like = self.logp if values.dtype.kind == "f" else self.row
         return like.detach().new_tensor(values)
+
+    def labels(self, name: str) -> list[Any]:
+        """What the codes of an interned column of the table stand for."""
+        return self.table.labels(name) if isinstance(self.table, TurnTable) else []

@@ -45,6 +45,7 @@ TABLE_COLUMNS = frozenset(
         "node",
         "valid",
         "success",
+        "outcome",
         "task",
         "type",
     }
@@ -56,18 +57,27 @@ LEARNER_COLUMNS = frozenset({"logp", "logp_old", "logp_sampler", "logp_ref", "en
 
 
 TOKEN_STAGES = ("token_weight", "loss", "regularizer")
+WHOLE = ("group", "update")  # scopes of a loss that gives one number for the whole update
 
 
 class Method:
     """The declarations of a method. A name in braces among ``reads`` or ``writes`` stands for the value of that
-    hyper-parameter: with ``reads = ("{key}",)``, ``GiGPO(key="observation")`` reads the column ``observation``."""
+    hyper-parameter: with ``reads = ("{key}",)``, ``GiGPO(key="observation")`` reads the column ``observation``.
+
+    ``scope`` says what a loss must see at once. "token" and "sequence" (the tokens of a whole sample) give one value a token,
+    [N], from any part of the update that cuts no sample. "group" and "update" give their share of the loss as one number,
+    from all tokens of the update, and are trained in two passes; the groups of such an update are whole.
+    """
 
     stage: ClassVar[str]
     reads: ClassVar[tuple[str, ...]] = ()
     writes: ClassVar[tuple[str, ...]] = ()
     formula: ClassVar[str] = ""  # one line
     source: ClassVar[str] = ""  # paper and equation, or the code it was read in
-    scope: ClassVar[Literal["token", "sequence", "group", "update"]] = "token"  # of losses and regularizers
+    scope: ClassVar[Literal["token", "sequence", "group", "update"]] = "token"  # of losses and regularizers, see below
+    sees: ClassVar[Literal["round", "iteration"]] = (
+        "round"  # of filters: the groups of this round, or all that are kept too
+    )
     remedies: ClassVar[Mapping[str, str]] = MappingProxyType({})  # column -> what to do where nobody writes it
 
 
@@ -79,6 +89,11 @@ def columns(method: Any, direction: str = "reads") -> tuple[str, ...]:
     """
     names = getattr(method, direction, ())
     return tuple(str(getattr(method, name[1:-1])) if name.startswith("{") else name for name in names)
+
+
+def scope(method: Any) -> str:
+    """What a loss or regularizer must see at once, "token" where it does not say."""
+    return getattr(method, "scope", "token")
 
 
 def check_columns(methods_in_order: Sequence[Any], produced_by_environment: Iterable[str] = ()) -> None:
@@ -120,7 +135,7 @@ def describe(method_cls: type, name: str | None = None) -> dict[str, Any]:
         name = next((each for each in known if registry.get(stage, each) is method_cls), method_cls.__name__)
     schema = pydantic.TypeAdapter(method_cls).json_schema()
     parameters = {}
-    for field, details in schema.get("properties", {}).items():
+    for field, details in _inlined(schema.get("properties", {}), schema.get("$defs", {})).items():
         parameters[field] = {key: value for key, value in details.items() if key != "title"}
         if field in schema.get("required", ()):
             parameters[field]["required"] = True
@@ -133,6 +148,15 @@ def describe(method_cls: type, name: str | None = None) -> dict[str, Any]:
         "formula": getattr(method_cls, "formula", ""),
         "source": getattr(method_cls, "source", ""),
     }
+
+
+def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
+    """A JSON schema with its references replaced by what they name."""
+    if isinstance(part, Mapping):
+        if "$ref" in part:
+            return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
+        return {key: _inlined(value, definitions) for key, value in part.items() if key != "discriminator"}
+    return [_inlined(value, definitions) for value in part] if isinstance(part, list) else part
 
 
 def find_method(package: str, name: str) -> Any:

@@ -77,8 +77,8 @@ class TurnTable:
 
         ``group`` is the trajectory's (its task's id where that is empty); the named score parts are added to the last
         turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls, ``n_calls`` all calls; ``action`` (interned
-        text) and ``valid`` are the turn's, ``success`` the trajectory's, ``task`` and ``type`` its task's; ``penalty`` is 0
-        until a reward method writes it. The column ``state`` is absent where no turn has a state key. A trajectory without
+        text) and ``valid`` are the turn's, ``success`` the trajectory's, ``outcome`` how it ended,
+        ``task`` and ``type`` its task's; ``penalty`` is 0 until a reward method writes it. The column ``state`` is absent where no turn has a state key. A trajectory without
         turns has no row. Raises ValueError for an episode that ended in a fault: it has no place in a baseline.
         """
         turns: list[Turn] = []
@@ -108,6 +108,7 @@ class TurnTable:
             action=[turn.action for turn in turns],
             valid=np.array([turn.valid for turn in turns], dtype=bool),
             success=np.array([trajectories[i].success for i in index], dtype=bool),
+            outcome=[str(trajectories[i].outcome) for i in index],
             task=[trajectories[i].task.id for i in index],
             type=[trajectories[i].task.type for i in index],
         )

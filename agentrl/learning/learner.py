@@ -4,7 +4,7 @@ The learner knows no algorithm: a loss and regularizers give one value a trained
 is fixed over the whole update. So the gradient is the same whatever the micro-batches, the padding and the order
 (``tests/test_learner.py``). Logits are computed at trained positions only.
 
-A loss or regularizer whose ``scope`` is not "token" sees all tokens at once and gives its share of the loss as one number:
+A loss or regularizer whose ``scope`` is "group" or "update" sees all tokens at once and gives its share of the loss as one number:
 pass 1 computes every log-prob and entropy without gradient and c = ∂loss/∂logp, h = ∂loss/∂entropy; pass 2 runs backward
 of Σ c·logp + h·entropy in the same micro-batches.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from accelerate import Accelerator
 
 from agentrl.algorithms.aggregate import coefficients
 from agentrl.algorithms.inputs import LossInputs
-from agentrl.algorithms.method import columns
+from agentrl.algorithms.method import WHOLE, columns, scope
 from agentrl.algorithms.table import TurnTable
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.learning.samples import Sample, micro_batches, pad_right
@@ -75,6 +75,7 @@ class TokenData:
     start: np.ndarray  # [S + 1] first token of each sample
     logp_old: np.ndarray | None = None
     logp_ref: np.ndarray | None = None
+    weight: np.ndarray | None = None  # of the token weights, in the update under way; None: 1
 
     @classmethod
     def of(cls, samples: Sequence[Sample], advantages: np.ndarray, table: TurnTable | None) -> TokenData:
@@ -115,8 +116,8 @@ class Learner:
     ``token_budget`` bounds a micro-batch (padding included). ``old_logprobs``: "sampler" trusts the log-probs of the sampling
     policy as those of the old policy (exact where sampler and learner are one model), "learner" recomputes them.
     ``with_reference`` keeps a frozen copy of the model as it is now, for what reads ``logp_ref``. ``token_weights`` change the
-    coefficients: a token that is masked out leaves the mean, a weight multiplies its share. ``accelerator``: where it computes
-    (None: on the model's device).
+    update: a token that is masked out leaves the mean, a weight multiplies its share of the loss (not of the regularizers).
+    ``accelerator``: where it computes (None: on the model's device).
     """
 
     model: Any
@@ -128,6 +129,7 @@ class Learner:
     token_weights: Sequence[Any] = ()
     with_reference: bool = False
     accelerator: Any = None  # an accelerate.Accelerator
+    states: Mapping[str, Any] = field(default_factory=dict)  # of methods that remember, by place (agentrl.stages)
 
     def __post_init__(self) -> None:
         check_head(self.model)
@@ -146,8 +148,11 @@ class Learner:
         self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.n_updates = 0
         methods = (self.loss, *self.regularizers)
-        self.by_token = [method for method in methods if getattr(method, "scope", "token") == "token"]
-        self.by_update = [method for method in methods if getattr(method, "scope", "token") != "token"]
+        self.by_token = [method for method in methods if scope(method) not in WHOLE]  # micro-batches hold whole samples
+        self.by_update = [method for method in methods if scope(method) in WHOLE]
+        self.places = {id(self.loss): "loss"}
+        for stage in ("regularizers", "token_weights"):
+            self.places |= {id(method): f"{stage}[{place}]" for place, method in enumerate(getattr(self, stage))}
         self.needs_entropy_gradient = any("entropy" in columns(method) for method in methods)
 
     @property
@@ -226,23 +231,37 @@ class Learner:
     ) -> np.ndarray:
         """Each token's share of the update's loss, [N]; 0 for tokens that are not in the update or masked out."""
         tokens = data.tokens_of(chosen)
-        weight = np.ones(len(tokens))
+        data.weight = None
         if self.token_weights:
+            weight = np.ones(len(tokens))
             logp, entropy = self.logprobs(samples, data, chosen)
             parts = (torch.from_numpy(logp[tokens]), torch.from_numpy(entropy[tokens]))
             inputs = self._inputs(data, table, tokens, np.zeros(len(data.row)), *parts)
             kept = np.ones(len(tokens), dtype=bool)
             for method in self.token_weights:
-                share, mask = method(inputs)
+                share, mask = method(inputs, *self._state(method))
                 weight *= np.asarray(share, dtype=np.float64)
                 kept &= np.asarray(mask, dtype=bool)
-            tokens, weight = tokens[kept], weight[kept]
+            data.weight = np.ones(len(data.row))
+            data.weight[tokens] = weight
+            tokens = tokens[kept]
         coef = np.zeros(len(data.row))
         aggregate: Any = getattr(self.loss, "aggregate", "token_mean")
         constant = getattr(self.loss, "constant", None)
         shares = coefficients(aggregate, data.sequence[tokens], data.row[tokens], data.trajectory[tokens], constant)
-        coef[tokens] = shares * weight
+        coef[tokens] = shares
         return coef
+
+    def _state(self, method: Any) -> tuple[Any, ...]:
+        """What a method that remembers gets besides the inputs."""
+        place = self.places[id(method)]
+        return (self.states[place],) if place in self.states else ()
+
+    def _sum(self, method: Any, inputs: LossInputs) -> torch.Tensor:
+        """What a loss or regularizer of tokens adds to the loss of the update. Token weights scale the loss alone."""
+        weighted = method is self.loss and inputs.weight is not None
+        coef = inputs.coef * inputs.require("weight") if weighted else inputs.coef
+        return (coef * method(inputs, *self._state(method))).sum()
 
     # ── the arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -287,6 +306,7 @@ class Learner:
             logp_sampler=floats(sampler),
             logp_ref=floats(data.logp_ref),
             entropy=entropy,
+            weight=floats(data.weight),
             table=table if table is not None else {},
         )
 
@@ -301,7 +321,7 @@ class Learner:
         tokens = data.tokens_of(chosen)
         logp, entropy = (torch.from_numpy(x[tokens]).requires_grad_() for x in self.logprobs(samples, data, chosen))
         inputs = self._inputs(data, table, tokens, coef, logp, entropy)
-        value = torch.stack([method(inputs).sum() for method in self.by_update]).sum()
+        value = torch.stack([method(inputs, *self._state(method)).sum() for method in self.by_update]).sum()
         gradients = torch.autograd.grad(value, (logp, entropy), allow_unused=True)
         for place, gradient in zip((by_logp, by_entropy), gradients, strict=True):
             if gradient is not None:
@@ -318,7 +338,7 @@ class Learner:
         for batch, tokens in self._micro_batches(samples, data, chosen):
             logp, entropy = self._forward(self.model, samples, batch, data, tokens)
             inputs = self._inputs(data, table, tokens, coef, logp, entropy)
-            loss = torch.stack([logp.new_zeros(()), *((inputs.coef * m(inputs)).sum() for m in self.by_token)]).sum()
+            loss = torch.stack([logp.new_zeros(()), *(self._sum(method, inputs) for method in self.by_token)]).sum()
             total += float(loss.detach())
             if self.by_update:
                 loss = loss + (torch.from_numpy(by_logp[tokens]).to(logp) * logp).sum()
@@ -344,10 +364,11 @@ class Learner:
         found = {"entropy": float(entropy[tokens].mean()), "n_trained_tokens": float(len(tokens))}
         now, old = torch.from_numpy(logp[tokens]), data.logp_old
         inputs = self._inputs(data, table, tokens, coef, now, torch.from_numpy(entropy[tokens]))
-        for method in (self.loss, *self.regularizers):
+        for method in (*self.token_weights, self.loss, *self.regularizers):
             measure = getattr(method, "metrics", None)
             if measure is not None:
-                found.update({name: float(value) for name, value in measure(inputs).items()})
+                measured = measure(inputs, *self._state(method))
+                found.update({name: float(value) for name, value in measured.items()})
         if inputs.logp_sampler is not None and old is not None:
             gap = np.abs(data.logp_sampler[tokens] - (old[tokens] if self.old_logprobs == "learner" else logp[tokens]))
             found["sampler_gap/max"] = float(gap.max(initial=0.0))

@@ -117,6 +117,8 @@ class Rollouts:
         Raises AgentRLError where most episodes fail by the machinery's fault.
         """
         for request in requests:
+            if request.task is None:
+                raise ConfigError("a request without a task is for the sampler to fill in; rollouts need the task")
             if request.hint is not None or request.branch_from is not None:
                 raise ConfigError(
                     f"a request on task '{request.task.id}' wants a hint or a branch; rollouts have neither"
@@ -169,6 +171,7 @@ class Rollouts:
     ) -> Trajectory:
         prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
         task = request.task
+        assert task is not None  # `run` refuses such requests
         seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
         group = f"{prefix}/task={task.id}/place={place}"
         generate: Generate | None = rounds.generate if rounds is not None else getattr(self.policy, "generate", None)

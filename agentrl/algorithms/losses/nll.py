@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agentrl.algorithms.aggregate import Aggregate
+from agentrl.algorithms.aggregate import Aggregated
 from agentrl.algorithms.inputs import LossInputs
-from agentrl.algorithms.method import Method
 from agentrl.registry import register
 
 if TYPE_CHECKING:
@@ -15,8 +14,8 @@ if TYPE_CHECKING:
 
 
 @register("loss", "nll")
-@dataclass(frozen=True)
-class NLL(Method):
+@dataclass(frozen=True, kw_only=True)
+class NLL(Aggregated):
     """l = -A logp; demonstrations have A = 1."""
 
     stage = "loss"
@@ -24,8 +23,6 @@ class NLL(Method):
     reads = ("logp", "advantage")
     formula = "l = -A logp"
     source = "maximum likelihood"
-
-    aggregate: Aggregate = "token_mean"
 
     def __call__(self, inputs: LossInputs) -> Tensor:
         """The loss of each token, [N]."""
