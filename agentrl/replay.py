@@ -7,7 +7,6 @@ comes back is compared with what was written down.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,8 +145,10 @@ def print_replay(result: Replay) -> None:
             out.print(Text(f"the record ends with: {inert(trajectory.error)}"), soft_wrap=True)
         return
     where = f"turn {difference.turn}" if difference.turn <= trajectory.n_turns else "after the last turn"
-    out.print(f"{where}: the {difference.what} differs ({result.n_equal} turns were equal)", soft_wrap=True)
-    if 0 < difference.turn <= trajectory.n_turns:
+    what = "the environment failed" if difference.what == "error" else f"the {difference.what} differs"
+    equal = f"{result.n_equal} equal turn{'' if result.n_equal == 1 else 's'}"
+    out.print(f"{where}: {what}, after {equal}", soft_wrap=True)
+    if difference.turn <= trajectory.n_turns:
         out.print(Text(f"  > {inert(trajectory.turns[difference.turn - 1].action)}"), soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("recorded", "now"):
@@ -162,7 +163,9 @@ def _shown(value: Any) -> str:
 
 def _side_by_side(one: str, other: str) -> tuple[Text, Text]:
     """Both texts, bold from where they part."""
-    start = len(os.path.commonprefix([one, other]))
+    start = next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
     first, second = Text(one), Text(other)
     first.stylize("bold green", start)
     second.stylize("bold red", start)

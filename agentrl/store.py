@@ -112,7 +112,8 @@ def _trajectories_of(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> list[str]:
-    text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()  # a cut file is an error, not a short one
+    # A cut file is an error, not a short one.
+    text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
     return [line for line in text.splitlines() if line]
 
 
@@ -130,7 +131,7 @@ def find_trajectory(folder: Path, wanted: str) -> Trajectory:
     """
     files = sorted((folder / "trajectories").glob("*.jsonl.zst"))
     if not files:
-        raise CheckpointError(f"{folder} holds no trajectories; give the folder of a run, an evaluation or recorded games")
+        raise CheckpointError(f"{folder} holds no trajectories; give a run, an evaluation or recorded games")
     ids = {file: read_ids(file) for file in _holding(files, wanted)}
     found = [(file, name) for file, names in ids.items() for name in names if wanted in name]
     found = [(file, name) for file, name in found if name == wanted] or found

@@ -33,7 +33,7 @@ TOY = "toy/Corridor-v0"
 class Bare(Corridor):
     """No list of actions, no oracle, no state keys; actions that begin with a slash."""
 
-    oracle = state_key = expert = property()  # type: ignore[assignment]  # pyright: ignore
+    oracle = state_key = expert = property()  # pyright: ignore
 
     def _view(self) -> tuple[str, dict[str, Any]]:
         return "[red]a[/red] [/nope]\x1b[2J\u202e", {}
@@ -42,20 +42,18 @@ class Bare(Corridor):
 class Expertless(Corridor):
     """Knows no oracle, but an expert, which has to see every turn."""
 
-    oracle = property()  # type: ignore[assignment]  # pyright: ignore
+    oracle = property()  # pyright: ignore
 
 
 @pytest.fixture(autouse=True)
 def _toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    gymnasium.register(id=TOY, entry_point=Corridor)  # type: ignore[arg-type]  # pyright: ignore
+    gymnasium.register(id=TOY, entry_point=Corridor)  # pyright: ignore
     yield
     gymnasium.registry.pop(TOY)
 
 
-def played(
-    lines: str, *arguments: str, env: str = TOY, monkeypatch: pytest.MonkeyPatch, status: int = 0
-) -> None:
+def played(lines: str, *arguments: str, env: str = TOY, monkeypatch: pytest.MonkeyPatch, status: int = 0) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(lines))
     assert main(["play", env, "--task", "train-1", *arguments]) == status
 
@@ -92,9 +90,7 @@ def test_a_game_is_won_through_pipes_and_replayed(tmp_path: Path) -> None:
 
 def command(*arguments: str, text: str = "") -> subprocess.CompletedProcess[str]:
     code = [sys.executable, "-m", "agentrl", *arguments]
-    return subprocess.run(
-        code, input=text, capture_output=True, text=True, check=False, timeout=100, env=environment()
-    )
+    return subprocess.run(code, input=text, capture_output=True, text=True, check=False, timeout=100, env=environment())
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -111,8 +107,9 @@ def test_the_record_is_that_of_any_agent(
     (other,) = rollouts.play(rollouts.Rollouts(pool, agents.OracleAgent()), [game.task])
 
     def told(record: Trajectory) -> dict[str, Any]:
-        plain = record.to_dict() | {"id": "", "group": ""}
-        return plain | {"turns": [turn | {"seconds": sorted(turn["seconds"])} for turn in plain["turns"]]}
+        plain = record.to_dict()
+        turns = [{**turn, "seconds": sorted(turn["seconds"])} for turn in plain["turns"]]
+        return {**plain, "id": "", "group": "", "turns": turns}
 
     assert told(game) == told(other) and game.success
 
@@ -168,7 +165,8 @@ def test_an_undone_turn_leaves_no_trace(
     played(lines, "--record", "games", monkeypatch=monkeypatch)
     out = shown(capsys)
     assert out.count("Taken back: go left") == 3 and "place=2" in out
-    assert out.count("reward ") == lines.count("go ") + 1  # each turn once: what is played again is silent; the last line
+    # Each turn once, and the last line: what is played again is silent.
+    assert out.count("reward ") == lines.count("go ") + 1
     (game,) = games(tmp_path / "games")
     assert [turn.action for turn in game.turns] == ["go right"] * 3 and game.success
     assert [turn.state_key for turn in game.turns] == ["place=0", "place=1", "place=2"]
@@ -177,7 +175,7 @@ def test_an_undone_turn_leaves_no_trace(
 def test_the_expert_gives_hints_where_there_is_no_oracle_and_sees_every_turn(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gymnasium.registry[TOY].entry_point = Expertless  # type: ignore[assignment]  # pyright: ignore
+    gymnasium.registry[TOY].entry_point = Expertless  # pyright: ignore
     # The toy's expert goes left on every fourth call.
     played("/hint\nlook\nlook\nlook\n/hint\nlook\n/undo\n/hint\n", monkeypatch=monkeypatch)
     assert [line for line in shown(capsys).splitlines() if line.startswith("The expert")] == [
@@ -190,7 +188,7 @@ def test_the_expert_gives_hints_where_there_is_no_oracle_and_sees_every_turn(
 def test_an_environment_that_tells_little_and_would_act_on_the_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gymnasium.registry[TOY].entry_point = Bare  # type: ignore[assignment]  # pyright: ignore
+    gymnasium.registry[TOY].entry_point = Bare  # pyright: ignore
     played("/actions\n/hint\n/info\n/state\n//go right\nx\x1b[2J\n", "--record", "games", monkeypatch=monkeypatch)
     out = shown(capsys)
     for words in ("does not list its admissible", "neither an oracle nor an expert", "Nothing.", "no state keys",

@@ -106,7 +106,9 @@ class _PersonSession:
         if line in self.words:
             return await self.words[line](view)
         known = did_you_mean(line, self.words)
-        self.say(f"'{line}' is no word of this terminal.{known} An action that begins with / is typed with //.", "yellow")
+        self.say(
+            f"'{line}' is no word of this terminal.{known} An action that begins with / is typed with //.", "yellow"
+        )
         return None
 
     # ── the words ────────────────────────────────────────────────────────────────────────────────────────────────────
