@@ -20,7 +20,8 @@ from rich.text import Text
 from agentrl import build, config
 from agentrl.config import RunConfig
 from agentrl.env import checked_key, checked_reply, checked_reset, hook
-from agentrl.errors import CheckpointError
+from agentrl.errors import CheckpointError, did_you_mean
+from agentrl.rollouts import EnvPool
 from agentrl.store import find_trajectory
 from agentrl.terminal import inert
 from agentrl.types import Outcome, Trajectory, Turn
@@ -61,7 +62,7 @@ def replay(run: Path, wanted: str, on_turn: OnTurn | None = None) -> Replay:
         raise CheckpointError(f"{run} has no config.toml; give the folder of a run, an evaluation or recorded games")
     settings = config.load(run_file)
     trajectory = find_trajectory(run, wanted)
-    pool = build.env_pool(settings.env, **_changes(settings, trajectory))
+    pool = _pool(settings, trajectory)
     try:
         build.check_tasks(pool, [trajectory.task])
         env = pool.take()
@@ -73,11 +74,17 @@ def replay(run: Path, wanted: str, on_turn: OnTurn | None = None) -> Replay:
         pool.close()
 
 
-def _changes(settings: RunConfig, trajectory: Trajectory) -> dict[str, Any]:
-    """The panel of real games was played in an environment of its own."""
+def _pool(settings: RunConfig, trajectory: Trajectory) -> EnvPool:
+    """Environments like the one that a trajectory was played in: its scene's, or for the panel of real games one of their own."""
+    scene = trajectory.task.env
+    table = next((table for table in settings.env if scene and table.title == scene), settings.env[0])
+    if scene and table.title != scene:
+        known = did_you_mean(scene, [table.title for table in settings.env])
+        raise CheckpointError(f"the run file has no environment '{scene}', where {trajectory.id} was played.{known}")
     panel = trajectory.id.partition("/task=")[0]
     games = settings.evaluation.games
-    return {"games": games} if games is not None and panel.startswith("eval=") and panel.endswith("/games") else {}
+    of_games = games is not None and panel.startswith("eval=") and panel.endswith("/games")
+    return build.env_pool(table, **({"games": games} if of_games else {}))
 
 
 def compare(env: gymnasium.Env[str, str], trajectory: Trajectory, on_turn: OnTurn | None = None) -> Replay:

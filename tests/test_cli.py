@@ -278,7 +278,7 @@ def test_options_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
     options = ("--option", "difficulty=easy", "--option", "dialect=put")
     assert main(["eval", HOUSEHOLD, "--policy", "oracle", "--episodes", "1", *options, "--out", "found"]) == 0
-    assert load(tmp_path / "found" / "config.toml").env.options == {"difficulty": "easy", "dialect": "put"}
+    assert load(tmp_path / "found" / "config.toml").only_env.options == {"difficulty": "easy", "dialect": "put"}
 
 
 def test_an_evaluation_as_tables_and_on_disk(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

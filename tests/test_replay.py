@@ -16,6 +16,7 @@ from toys import ACTIONS, Corridor
 import agentrl
 from agentrl import agents, store
 from agentrl.cli import main
+from agentrl.config import parse
 from agentrl.env import make
 from agentrl.errors import CheckpointError
 from agentrl.replay import Difference, compare
@@ -218,6 +219,26 @@ def test_the_panel_of_games_is_replayed_in_its_own_environment(tmp_path: Path, m
         folder.add_trajectories(f"eval_before_{name}", [replace(trajectory, id=identity)])
         assert replay(folder.path, f"before/{name}").difference is None
     assert made == [{"difficulty": "tiny", "games": "some/games"}, {"difficulty": "tiny"}]
+
+
+def test_a_record_of_one_of_several_environments_is_replayed_in_that_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = [{"id": HOUSEHOLD, "name": name, "options": {"dialect": name}} for name in ("move", "put")]
+    folder = store.RunFolder.create(tmp_path / "run", parse({"env": tables}).model_dump(mode="python"))
+    records = []
+    for name in ("move", "put"):
+        (played,) = agentrl.rollout(HOUSEHOLD, "oracle", n=1, options={"dialect": name})
+        assert any(turn.action.startswith(f"{name} ") for turn in played.turns)
+        records += [replace(played, id=f"of={scene}/as={name}", task=replace(played.task, env=scene)) for scene in
+                    ("move", "put", "pull")]  # fmt: skip
+    folder.add_trajectories("eval", records)
+    assert main(["replay", "run", "of=move/as=move"]) == main(["replay", "run", "of=put/as=put"]) == 0
+    for wanted in ("of=move/as=put", "of=put/as=move"):
+        with pytest.raises(SystemExit):
+            main(["replay", "run", wanted])
+    assert main(["replay", "run", "of=pull/as=put"]) == 2
+    assert "the run file has no environment 'pull', where of=pull/as=put was played." in capsys.readouterr().err
 
 
 # ── finding an id ────────────────────────────────────────────────────────────────────────────────────────────────────
