@@ -93,6 +93,15 @@ def tasks_or_none(pool: EnvPool, split: str) -> Sequence[Task]:
         return env.get_wrapper_attr("tasks")(split)
 
 
+def find_task(pool: EnvPool, task_id: str) -> Task:
+    """The task of that id in any split. Raises GameError or ConfigError where there is none, or no way to find it."""
+    with _borrowed(pool) as env:
+        find = hook(env, "find_task")
+        if find is None:
+            raise ConfigError(f"{type(env.unwrapped).__name__} has no find_task(id); subclass agentrl.env.TextEnv")
+        return find(task_id)
+
+
 def first_tasks(pool: EnvPool, split: str, n: int, where: str) -> Sequence[Task]:
     """The first ``n`` tasks of a split (0: all). Raises ConfigError where it has fewer; ``where`` names the setting."""
     tasks = tasks_of(pool, split)

@@ -17,31 +17,42 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from agentrl.errors import AgentRLError, UserError
 
+DESCRIPTION = """Train, evaluate and inspect language-model agents.
+`agentrl COMMAND --help` explains a command; `agentrl --version` prints the version. A first run: `agentrl train quickstart`."""
 app = tyro.extras.SubcommandApp()
-Overrides = Annotated[Positional[tuple[str, ...]], arg(metavar="[KEY=VALUE ...]", help="dotted.key=value")]
+RunFile = Annotated[Positional[str], arg(metavar="CONFIG")]
+EnvId = Annotated[Positional[str], arg(metavar="ENV")]
+Overrides = Annotated[Positional[tuple[str, ...]], arg(metavar="[KEY=VALUE ...]", help_behavior_hint="")]
+Options = Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="KEY=VALUE", help_behavior_hint="")]
+Split = Annotated[str, arg(metavar="SPLIT")]
+# Where nothing is given, the text of each option says what happens.
+Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
+Bound = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 
 
 @app.command
 def train(
-    config: Positional[str],
+    config: RunFile,
     overrides: Overrides = (),
     /,
-    out: Path | None = None,
-    resume: bool = False,
-    dry_run: bool = False,
+    out: Folder = None,
+    resume: Flag = False,
+    dry_run: Flag = False,
 ) -> None:
-    """Train an agent as a run file says.
+    """Train an agent by reinforcement learning, as a run file says.
 
     Args:
-        config: A run file (TOML), or the name of one that ships with agentrl (quickstart).
-        overrides: Changes to the run file, as in run.seed=1.
-        out: The run folder (default: runs/NAME).
-        resume: Continue the run folder from its last checkpoint.
-        dry_run: Check everything, print the resolved run file, and stop.
+        config: A run file (TOML), or the name of one that ships with agentrl: quickstart, household-grpo.
+        overrides: Values that replace those of the run file, as in run.seed=1 algorithm.credit.gamma=0.9.
+        out: Write metrics, trajectories and checkpoints to this new folder (default: runs/NAME, or the first free of
+            runs/NAME-2 …; NAME is run.name).
+        resume: Continue the folder of --out (default: runs/NAME) from its last checkpoint, to the same numbers.
+        dry_run: Check everything, print the run file with all defaults filled in, and stop.
     """
     from agentrl import config as configs
     from agentrl import trainer
@@ -56,13 +67,13 @@ def train(
 
 
 @app.command
-def demos(config: Positional[str], overrides: Overrides = (), /, out: Path = Path("runs/demos")) -> None:
-    """Let an expert play and write its actions down as the chat agent's completions.
+def demos(config: RunFile, overrides: Overrides = (), /, out: Path = Path("runs/demos")) -> None:
+    """Let an expert play and write its games down as demonstrations, from which `agentrl sft` teaches a model.
 
     Args:
-        config: A run file; its table [demos] says who plays and how much.
-        overrides: Changes to the run file.
-        out: The folder to write.
+        config: A run file; its table [demos] says who plays and how many episodes.
+        overrides: Values that replace those of the run file, as in demos.episodes=100.
+        out: Write the demonstrations to this new folder.
     """
     from agentrl import config as configs
     from agentrl.supervised import make_demos
@@ -72,21 +83,21 @@ def demos(config: Positional[str], overrides: Overrides = (), /, out: Path = Pat
 
 @app.command
 def sft(
-    config: Positional[str],
+    config: RunFile,
     overrides: Overrides = (),
     /,
     demos: Path = Path("runs/demos"),
-    out: Path | None = None,
-    export: Path | None = None,
+    out: Folder = None,
+    export: Folder = None,
 ) -> None:
     """Teach a model to imitate demonstrations: the warm start of reinforcement learning.
 
     Args:
-        config: A run file; its table [sft] says how long.
-        overrides: Changes to the run file.
+        config: A run file; its table [sft] says how many updates.
+        overrides: Values that replace those of the run file, as in sft.updates=500.
         demos: The folder that `agentrl demos` wrote, or a training run: then its own successes are imitated.
-        out: The run folder (default: runs/NAME).
-        export: Also write the model and tokenizer alone to this folder.
+        out: Write metrics and checkpoints to this new folder (default: the first free of runs/NAME, runs/NAME-2 …).
+        export: Also write model and tokenizer to this folder, for model.path of another run file.
     """
     from agentrl import config as configs
     from agentrl.supervised import run_sft
@@ -96,30 +107,30 @@ def sft(
 
 @app.command(name="eval")
 def eval_(
-    env: Positional[str],
+    env: EnvId,
     /,
-    policy: str = "random",
+    policy: Annotated[str, arg(metavar="POLICY")] = "random",
     episodes: int = 100,
-    split: str = "valid_seen",
+    split: Split = "valid_seen",
     seed: int = 0,
     temperature: float = 1.0,
-    max_turns: int | None = None,
-    option: tuple[str, ...] = (),
-    out: Path | None = None,
-    json: bool = False,
+    max_turns: Bound = None,
+    option: Options = (),
+    out: Folder = None,
+    json: Flag = False,
 ) -> None:
-    """Evaluate an agent on a fixed panel of tasks: success with its interval, by task type.
+    """Evaluate an agent: one episode on each of the first tasks of a split; success with its 95 % interval, by task type.
 
     Args:
-        env: An environment id, as in agentrl/Household-v0.
-        policy: random, oracle, expert, or checkpoint:PATH (a run folder or a checkpoint of one).
+        env: An environment id, as `agentrl list envs` shows them; MODULE:ID imports MODULE first.
+        policy: Who plays: random, oracle, expert, expert:noise=0.2, or checkpoint:PATH (a run folder or one of its checkpoints).
         episodes: How many tasks, the first of the split; 0 for all.
-        split: train, valid_seen or valid_unseen.
-        seed: The root of all random streams.
+        split: Which tasks: train, valid_seen or valid_unseen.
+        seed: The same seed gives the same episodes.
         temperature: Of a checkpoint's sampling; 0 is greedy.
-        max_turns: The bound of an episode (default: the run file's of a checkpoint in its own environment, else 50).
-        option: Options of the environment, as in difficulty=easy (default: likewise, else none).
-        out: Write results and trajectories to this folder.
+        max_turns: The most turns of an episode (default: a checkpoint's own, else 50).
+        option: An option of the environment, as in difficulty=easy; repeat it for more (default: a checkpoint's own, else none).
+        out: Write results and trajectories to this new folder, which `agentrl replay` reads.
         json: Print one JSON object instead of tables.
     """
     from agentrl.evaluator import evaluate, print_evaluation
@@ -132,12 +143,61 @@ def eval_(
 
 
 @app.command
-def check(env: Positional[str], /, option: tuple[str, ...] = ()) -> None:
-    """Verify an environment's contract, one line a check; exit status 1 where one fails.
+def play(
+    env: EnvId,
+    /,
+    option: Options = (),
+    split: Split = "train",
+    task: Annotated[str | None, arg(metavar="ID", help_behavior_hint="")] = None,
+    seed: int = 0,
+    max_turns: Bound = None,
+    record: Folder = None,
+) -> None:
+    """Play an environment yourself: you see what an agent sees and type its actions (or pipe them in, one a line).
 
     Args:
-        env: An environment id; MODULE:ID imports MODULE first.
-        option: Options of the environment, as in difficulty=easy.
+        env: An environment id, as `agentrl list envs` shows them; MODULE:ID imports MODULE first.
+        option: An option of the environment, as in difficulty=easy; repeat it for more.
+        split: Where the task is drawn from: train, valid_seen or valid_unseen.
+        task: The id of one task, of any split (default: one is drawn).
+        seed: Draws the task; the same seed gives the same game.
+        max_turns: The most turns of the game (default: the task's own, else 50).
+        record: Write the game to this folder, or add it to the games there; `agentrl replay` reads it.
+    """
+    from agentrl.play import play
+
+    play(env, options=_options(option), split=split, task=task, seed=seed, max_turns=max_turns, record=record)
+
+
+@app.command
+def replay(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    id: Annotated[Positional[str], arg(metavar="ID")],
+    /,
+    show: Flag = False,
+) -> None:
+    """Take the actions of a recorded episode again in its environment, and compare every turn; exit status 1 at a difference.
+
+    Args:
+        run: The folder of a training run, an evaluation, demonstrations or recorded games.
+        id: The id of a trajectory, or a part of it that no other has, as in iteration=12/task=ID/place=0/member=3.
+        show: Also print every turn that came back equal.
+    """
+    from agentrl import replay as replaying
+
+    result = replaying.replay(run, id, replaying.print_turn if show else None)
+    replaying.print_replay(result)
+    if result.difference is not None:
+        raise SystemExit(1)
+
+
+@app.command
+def check(env: EnvId, /, option: Options = ()) -> None:
+    """Check that an environment keeps its contract (determinism, splits, hooks …); exit status 1 where one check fails.
+
+    Args:
+        env: An environment id, as `agentrl list envs` shows them; MODULE:ID imports MODULE first.
+        option: An option of the environment, as in difficulty=easy; repeat it for more.
     """
     from agentrl.env import make
     from agentrl.env_check import check_env, failed, render
@@ -151,12 +211,12 @@ def check(env: Positional[str], /, option: tuple[str, ...] = ()) -> None:
 
 
 @app.command(name="list")
-def list_(what: Positional[str] = "all", /, json: bool = False) -> None:
-    """List environments, tools and methods.
+def list_(what: Annotated[Positional[str], arg(metavar="[WHAT]")] = "all", /, json: Flag = False) -> None:
+    """List the environments, tools and methods that there are.
 
     Args:
         what: envs, tools, methods or all.
-        json: Print JSON: of methods also stage, parameters with defaults, reads, writes, formula and source.
+        json: Print JSON; of methods it also has the parameters with defaults, columns read and written, and the source.
     """
     from agentrl.listing import listing, print_listing
 
@@ -165,12 +225,12 @@ def list_(what: Positional[str] = "all", /, json: bool = False) -> None:
 
 
 @app.command
-def bench(name: Positional[str], /, json: bool = False) -> None:
-    """Run a benchmark of tests/benchmarks (a checkout is needed).
+def bench(name: Annotated[Positional[str], arg(metavar="NAME")], /, json: Flag = False) -> None:
+    """Measure the speed of a part against its reference (needs a checkout: tests/benchmarks).
 
     Args:
-        name: household, credit … or all.
-        json: Print rows of name, value, unit, against, ratio, bound_ratio.
+        name: household, credit … or all; another word lists those there are.
+        json: Print JSON: rows of name, value, unit, against (what it is measured against), ratio and bound_ratio.
     """
     from agentrl.listing import benchmarks, print_rows
 
@@ -258,7 +318,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     received: list[int] = []
     try:
         with _terminable(received):
-            app.cli(prog="agentrl", description="Train, evaluate and inspect language-model agents.", args=arguments)
+            app.cli(prog="agentrl", description=DESCRIPTION, args=arguments)
     except UserError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2

@@ -12,6 +12,7 @@ runs/quickstart/
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
@@ -90,15 +91,77 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:
     """The trajectories of a file that ``write_trajectories`` made. Raises CheckpointError for any other file."""
+    with _trajectories_of(path):
+        for line in _lines(path):
+            yield Trajectory.from_dict(json.loads(line))
+
+
+def read_ids(path: Path) -> list[str]:
+    """The ids of the trajectories of a file, in order, without making the trajectories. Raises CheckpointError as
+    ``read_trajectories`` does."""
+    with _trajectories_of(path):
+        return [_id(line) for line in _lines(path)]
+
+
+@contextmanager
+def _trajectories_of(path: Path) -> Iterator[None]:
     try:
-        text = (
-            zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
-        )  # a cut file is an error, not a short one
-        for line in text.splitlines():
-            if line:
-                yield Trajectory.from_dict(json.loads(line))
+        yield
     except (OSError, zstandard.ZstdError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} holds no trajectories that can be read: {error}") from error
+
+
+def _lines(path: Path) -> list[str]:
+    # A cut file is an error, not a short one.
+    text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
+    return [line for line in text.splitlines() if line]
+
+
+def _id(line: str) -> str:
+    """Of a trajectory's line. It stands first, and the rest may be long."""
+    start = '{"id":'
+    return json.JSONDecoder().raw_decode(line, len(start))[0] if line.startswith(start) else json.loads(line)["id"]
+
+
+def find_trajectory(folder: Path, wanted: str) -> Trajectory:
+    """The trajectory of a run folder whose id is ``wanted``, or is the only one that contains it. Where ``wanted`` begins with the
+    iteration (``iteration=12/``), only that iteration's file is read.
+
+    Raises CheckpointError where there is none, with the nearest ids, and where there are several, with the first of them.
+    """
+    files = sorted((folder / "trajectories").glob("*.jsonl.zst"))
+    if not files:
+        raise CheckpointError(f"{folder} holds no trajectories; give a run, an evaluation or recorded games")
+    ids = {file: read_ids(file) for file in _holding(files, wanted)}
+    found = [(file, name) for file, names in ids.items() for name in names if wanted in name]
+    found = [(file, name) for file, name in found if name == wanted] or found
+    if not found:
+        known = [name for names in ids.values() for name in names]
+        near = difflib.get_close_matches(wanted, known[:2000], n=2, cutoff=0.6) or known[:2]
+        raise CheckpointError(f"no trajectory's id contains '{wanted}'; ids here are like {', '.join(near) or 'none'}")
+    if len(found) > 1:
+        first = ", ".join(name for _, name in found[:6])
+        more = " …" if len(found) > 6 else ""
+        raise CheckpointError(f"{len(found)} ids contain '{wanted}'; write more of one of them: {first}{more}")
+    file, name = found[0]
+    return next(trajectory for trajectory in read_trajectories(file) if trajectory.id == name)
+
+
+def _holding(files: Sequence[Path], wanted: str) -> Sequence[Path]:
+    """The files in which an id may stand, by how it begins. Raises CheckpointError where that file is not there."""
+    kind, _, rest = wanted.partition("=")
+    kinds = [file for file in files if file.name.startswith((f"{kind}_", f"{kind}."))] if rest else []
+    number = rest.partition("/")[0]
+    if not number.isdecimal():
+        return kinds or files
+    if not kinds:
+        return files
+    name = f"{kind}_{int(number):06d}.jsonl.zst"
+    found = [file for file in kinds if file.name == name]
+    if not found:
+        between = f"{kinds[0].name} to {kinds[-1].name}"
+        raise CheckpointError(f"{kinds[0].parent} has no {name}, where '{wanted}' would be; it has {between}")
+    return found
 
 
 class RunFolder:

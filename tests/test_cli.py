@@ -273,6 +273,14 @@ def test_an_evaluation_repeats_and_its_options_matter(answers: Callable[..., Any
     assert played("--option", "difficulty=easy") != played()
 
 
+def test_options_add_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from agentrl.config import load
+
+    options = ("--option", "difficulty=easy", "--option", "dialect=put")
+    assert main(["eval", HOUSEHOLD, "--policy", "oracle", "--episodes", "1", *options, "--out", "found"]) == 0
+    assert load(tmp_path / "found" / "config.toml").only_env.options == {"difficulty": "easy", "dialect": "put"}
+
+
 def test_an_evaluation_as_tables_and_on_disk(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     arguments = ["eval", HOUSEHOLD, "--policy", "oracle", "--episodes", "6", "--out", "found"]
     assert main(arguments) == 0
@@ -441,11 +449,14 @@ def test_what_the_parser_refuses_is_status_two_too(arguments: list[str]) -> None
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("name", ["train", "demos", "sft", "eval", "check", "list", "bench"])
+@pytest.mark.parametrize("name", ["train", "demos", "sft", "eval", "play", "replay", "check", "list", "bench"])
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])
-    assert caught.value.code == 0 and name in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert caught.value.code == 0 and name in shown
+    for unclear in ("STR", "{None}", "(default: None)", "(default: )", "--no-"):
+        assert unclear not in shown
 
 
 def test_more_episodes_than_tasks_are_all_tasks_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from agentrl.agents.base import Agent, Decision, Episode, Session, View
 from agentrl.agents.chat import ChatAgent
 from agentrl.agents.memory import Append, Window
+from agentrl.agents.person import PersonAgent
 from agentrl.agents.plain import DemonstratorAgent, ExpertAgent, OracleAgent, RandomAgent
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Episode",
     "ExpertAgent",
     "OracleAgent",
+    "PersonAgent",
     "RandomAgent",
     "Session",
     "View",

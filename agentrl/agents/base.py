@@ -63,6 +63,7 @@ class Decision:
     problem: str = ""
     deliberate: bool = True  # False for an expert's noise, which nobody should imitate
     over_budget: bool = False  # the prompt no longer fits: the episode ends with MAX_TOKENS
+    leaves: bool = False  # a person ends the episode here: CANCELLED, with ``problem`` as its error
 
 
 class Session(Protocol):

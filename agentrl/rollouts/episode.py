@@ -70,6 +70,9 @@ class _Player:
             if decision.over_budget:
                 trajectory.outcome = Outcome.MAX_TOKENS
                 break
+            if decision.leaves:
+                trajectory.outcome, trajectory.error = Outcome.CANCELLED, decision.problem
+                break
             turn = self._turn(view, key, decision)
             turn.seconds["sampling"] = time.perf_counter() - started
             trajectory.turns.append(turn)

@@ -207,7 +207,7 @@ class Rollouts:
                 broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
             finally:
                 seat.pool.put(env, broken=broken)
-            if not trajectory.outcome.is_fault:
+            if not trajectory.outcome.is_fault or trajectory.outcome is Outcome.CANCELLED:
                 break
             played = max(played, trajectory.turns, key=len)
             self.stats.n_retries += attempt + 1 < self.attempts
