@@ -99,6 +99,7 @@ def eval_(
     env: Positional[str],
     /,
     policy: str = "random",
+    config: str | None = None,
     episodes: int = 100,
     split: str = "valid_seen",
     seed: int = 0,
@@ -112,11 +113,15 @@ def eval_(
 
     Args:
         env: An environment id, as in agentrl/Household-v0.
-        policy: random, oracle, expert, or checkpoint:PATH (a run folder or a checkpoint of one).
+        policy: random, oracle, expert, checkpoint:PATH (a run folder or a checkpoint of one), or openai:URL#MODEL,KEY=VALUE...
+            (a model behind an API), as in openai:http://localhost:8000/v1#my-model,concurrency=8,timeout_s=60. Further
+            keys: max_tokens, retries, key (the environment variable of the API key), price_in and price_out (for a million
+            tokens); a wrong one lists them all.
+        config: A run file whose table [agent] says how a model behind an API is prompted.
         episodes: How many tasks, the first of the split; 0 for all.
         split: train, valid_seen or valid_unseen.
         seed: The root of all random streams.
-        temperature: Of a checkpoint's sampling; 0 is greedy.
+        temperature: Of a model's sampling; 0 is greedy.
         max_turns: The bound of an episode (default: the run file's of a checkpoint in its own environment, else 50).
         option: Options of the environment, as in difficulty=easy (default: likewise, else none).
         out: Write results and trajectories to this folder.
@@ -125,7 +130,7 @@ def eval_(
     from agentrl.evaluator import evaluate, print_evaluation
 
     result = evaluate(
-        env, policy, episodes, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
+        env, policy, episodes, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
         options=_options(option), out=out,
     )  # fmt: skip
     print(_json(result)) if json else print_evaluation(result)
