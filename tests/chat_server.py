@@ -30,13 +30,14 @@ class Asked:
 @dataclass
 class Answer:
     """What the server writes. ``cut_at``: the connection is closed after so many bytes of a body that was announced in full
-    (0: before the headers). ``hold``: nothing is written before the server stops."""
+    (0: before the headers). ``hold``: nothing is written before the server stops. ``drips``: a byte at a time comes, for ever."""
 
     body: Any = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     cut_at: int | None = None
     hold: bool = False
+    drips: bool = False
 
 
 def says(text: Any, *, finish: str = "stop", usage: Any = (100, 10), **fields: Any) -> Answer:
@@ -139,8 +140,10 @@ class ChatServer:
                 self.send_response(answer.status)
                 for name, value in {"Content-Type": "application/json", **answer.headers}.items():
                     self.send_header(name, value)
-                self.send_header("Content-Length", str(len(data)))
+                self.send_header("Content-Length", str(10**6 if answer.drips else len(data)))
                 self.end_headers()
+                while answer.drips and not server._stopped.wait(0.02):
+                    self.wfile.write(b" ")
                 self.wfile.write(data if answer.cut_at is None else data[: answer.cut_at])
                 if answer.cut_at is not None:
                     self.close_connection = True

@@ -197,6 +197,14 @@ def test_an_answer_that_never_comes_is_a_fault(limit: str) -> None:
     assert len(clock.slept) == 1
 
 
+def test_an_answer_that_comes_byte_by_byte_is_bounded_as_a_whole() -> None:
+    with (
+        ChatServer(Answer(drips=True)) as server,
+        pytest.raises(PolicyFault, match=r"no answer in time \(TimeoutError"),
+    ):
+        ask(model_of(server, retries=0, timeout_s=0.3, read_timeout_s=20.0))
+
+
 def test_a_server_that_is_not_there_is_a_fault() -> None:
     server = ChatServer(says("never"))
     server._server.server_close()
