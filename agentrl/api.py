@@ -20,6 +20,7 @@ from agentrl.agents import Agent
 from agentrl.config import RunConfig
 from agentrl.errors import ConfigError
 from agentrl.evaluator import EnvSource, evaluate, seated
+from agentrl.policies import ChatModel
 from agentrl.rollouts import play
 from agentrl.types import Trajectory
 
@@ -45,11 +46,12 @@ def train(
     return trainer.train(settings, out, resume=resume)
 
 
-def rollout(env: EnvSource, agent: str | Agent = "random", n: int = 1, **seating: Any) -> list[Trajectory]:
+def rollout(env: EnvSource, agent: str | Agent | ChatModel = "random", n: int = 1, **seating: Any) -> list[Trajectory]:
     """Plays the first ``n`` tasks of a split (0: all) and returns the trajectories; ``print(trajectory)`` is a transcript.
 
     ``env`` is an id or a callable that makes one; ``agent`` is a policy spec (``random``, ``oracle``, ``expert``,
-    ``checkpoint:PATH``) or an agent. ``seating``: split, seed, temperature, max_turns, options.
+    ``checkpoint:PATH``, ``openai:URL#MODEL``), an agent, or a chat model. ``seating``: config, split, seed, temperature,
+    max_turns, options.
     """
     with seated(env, agent, **seating) as players:
         return play(players.rollouts, players.tasks(n))

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from agentrl import registry
-from agentrl.agents import ChatAgent, View
-from agentrl.agents.chat import DEFAULT_PROMPT
+from agentrl.agents import ChatAgent, MessageAgent, View
+from agentrl.agents.prompting import DEFAULT_PROMPT, default_prompt
 from agentrl.algorithms.method import WHOLE, check_columns, columns, scope
 from agentrl.chat import ActionFormat, Renderer, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
@@ -169,16 +169,26 @@ def chat_agent(table: AgentTable, renderer: Renderer, view: View, limit: int | N
         raise ConfigError(
             f"agent.context = {table.context}, but the model has {limit} positions; ask for {limit} or fewer"
         )
-    agent = ChatAgent(
-        renderer=renderer,
-        memory=registry.build("memory", table.memory, "agent.memory"),
-        format=ActionFormat(table.action_tags, table.think_tags),
-        prompt=DEFAULT_PROMPT if table.prompt is None else table.prompt,
-        system=table.system,
-        context=limit if table.context is None else table.context,
-    )
+    context = limit if table.context is None else table.context
+    agent = ChatAgent(renderer=renderer, context=context, **_prompting(table, view))
     agent.check(view.fields())
     return agent
+
+
+def message_agent(table: AgentTable, view: View) -> MessageAgent:
+    """The run file's chat agent for a model that takes messages; the model's own limit bounds its context."""
+    agent = MessageAgent(**_prompting(table, view))
+    agent.check(view.fields())
+    return agent
+
+
+def _prompting(table: AgentTable, view: View) -> dict[str, Any]:
+    return {
+        "memory": registry.build("memory", table.memory, "agent.memory"),
+        "format": ActionFormat(table.action_tags, table.think_tags),
+        "prompt": default_prompt(view.fields()) if table.prompt is None else table.prompt,
+        "system": table.system,
+    }
 
 
 def methods(table: AlgorithmTable, *, state_keys: bool) -> Methods:

@@ -110,6 +110,7 @@ def eval_(
     env: EnvId,
     /,
     policy: Annotated[str, arg(metavar="POLICY")] = "random",
+    config: Annotated[str | None, arg(metavar="CONFIG", help_behavior_hint="")] = None,
     episodes: int = 100,
     split: Split = "valid_seen",
     seed: int = 0,
@@ -123,11 +124,16 @@ def eval_(
 
     Args:
         env: An environment id, as `agentrl list envs` shows them; MODULE:ID imports MODULE first.
-        policy: Who plays: random, oracle, expert, expert:noise=0.2, or checkpoint:PATH (a run folder or one of its checkpoints).
+        policy: Who plays: random, oracle, expert, expert:noise=0.2, checkpoint:PATH (a run folder or one of its checkpoints), or
+            openai:URL#MODEL,KEY=VALUE... (a model behind an API), as in
+            openai:http://localhost:8000/v1#my-model,concurrency=8,timeout_s=60. Further keys: max_tokens, retries, key (the
+            environment variable of the API key), price_in and price_out (for a million tokens); a wrong one lists them all.
+        config: A run file whose table [agent] says how a model behind an API is prompted (default: a prompt of the
+            environment's own fields).
         episodes: How many tasks, the first of the split; 0 for all.
         split: Which tasks: train, valid_seen or valid_unseen.
         seed: The same seed gives the same episodes.
-        temperature: Of a checkpoint's sampling; 0 is greedy.
+        temperature: Of a model's sampling; 0 is greedy.
         max_turns: The most turns of an episode (default: a checkpoint's own, else 50).
         option: An option of the environment, as in difficulty=easy; repeat it for more (default: a checkpoint's own, else none).
         out: Write results and trajectories to this new folder, which `agentrl replay` reads.
@@ -136,7 +142,7 @@ def eval_(
     from agentrl.evaluator import evaluate, print_evaluation
 
     result = evaluate(
-        env, policy, episodes, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
+        env, policy, episodes, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
         options=_options(option), out=out,
     )  # fmt: skip
     print(_json(result)) if json else print_evaluation(result)

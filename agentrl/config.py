@@ -226,19 +226,23 @@ class RunConfig(Table):
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run file at ``path`` with ``dotted.key=value`` overrides. Raises ConfigError with the key at fault."""
-    try:
-        data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-    config = parse(overridden(data, overrides))
+    config = parse(overridden(read(path), overrides))
     wanted = config.model.path
     if wanted and not Path(wanted).exists() and (Path(path).parent / wanted / "config.json").is_file():
         # a path is relative to the working folder, else to the run file
         beside = config.model.model_copy(update={"path": str(Path(path).parent / wanted)})
         config = config.model_copy(update={"model": beside})
     return config
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The tables of a run file as they stand there, unchecked. Raises ConfigError for a file that is no TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def config_difference(old: RunConfig, new: RunConfig) -> str:
@@ -407,3 +411,40 @@ def parse_value(text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     return found["value"] if len(found) == 1 else text
+
+
+def parse_parameters(text: str, example: str) -> dict[str, Any]:
+    """``key=value,key=value`` with values as TOML writes them; a comma inside of brackets or quotes belongs to its value.
+    Raises ConfigError for a part that is no parameter and for a key that comes twice; ``example`` is for the message, which
+    shows no value.
+
+    >>> parse_parameters("noise=0.2,order=random,sizes=[1, 2]", "")
+    {'noise': 0.2, 'order': 'random', 'sizes': [1, 2]}
+    """
+    found: dict[str, Any] = {}
+    for part in _split(text):
+        key, equals, value = part.partition("=")
+        if not equals:
+            what = f"'{part}'" if part.isidentifier() else "a part between two commas"  # it may be a key
+            raise ConfigError(f"{what} is not a parameter of a policy: write key=value, as in {example}")
+        if key.strip() in found:
+            raise ConfigError(f"'{key.strip()}' is given twice; give it once")
+        found[key.strip()] = parse_value(value)
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that stand outside of brackets and quotes; empty ones are left out."""
+    parts, depth, quote = [""], 0, ""
+    for sign in text:
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in "\"'":
+            quote = sign
+        else:
+            depth += (sign in "[{") - (sign in "]}")
+        if sign == "," and not quote and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return [part for part in parts if part.strip()]

@@ -8,6 +8,7 @@
     │   ├── GameError          a game, task or data file cannot be read
     │   └── CheckpointError    a checkpoint or run folder cannot be read
     ├── EnvError               an environment broke its contract
+    ├── PromptTooLong          a conversation no longer fits an endpoint's model: the policy's own doing, the episode ends
     └── Fault                  the machinery failed, not the policy: the episode is retried by replay
         ├── EnvFault
         └── PolicyFault
@@ -54,6 +55,10 @@ class CheckpointError(UserError):
 
 class EnvError(AgentRLError):
     """An environment broke its contract."""
+
+
+class PromptTooLong(AgentRLError):
+    """A conversation no longer fits an endpoint's model."""
 
 
 class Fault(AgentRLError):

@@ -2,6 +2,7 @@
 
 random | oracle | expert | expert:noise=0.2      agents that need no model
 checkpoint:PATH                                  a run folder, or a checkpoint; its run file says how it is prompted
+openai:URL#MODEL,concurrency=8,price_in=0.5 …    a model behind an API (``policies.openai.Endpoint`` lists the options)
 """
 
 from __future__ import annotations
@@ -17,19 +18,21 @@ import gymnasium
 from rich.console import Console
 from rich.table import Table
 
-from agentrl import build, config, registry
+from agentrl import build, registry
+from agentrl import config as configs
 from agentrl.agents import Agent
-from agentrl.config import EnvTable, RunConfig
+from agentrl.config import AgentTable, EnvTable, RunConfig
 from agentrl.console import rate
 from agentrl.env import environment
 from agentrl.errors import CheckpointError, ConfigError, did_you_mean
+from agentrl.policies import ChatModel
 from agentrl.rollouts import EnvPool, Limits, Rollouts, Seat
 from agentrl.store import RunFolder
 from agentrl.trainer import run_panel
 from agentrl.types import Task
 
 PLAIN = ("random", "oracle", "expert")
-
+MODELS = {"checkpoint": "checkpoint:PATH", "openai": "openai:URL#MODEL"}
 
 EnvSource = str | Callable[[], gymnasium.Env[str, str]]
 
@@ -60,8 +63,9 @@ class Players:
 @contextmanager
 def seated(
     env: EnvSource,
-    policy: str | Agent,
+    policy: str | Agent | ChatModel,
     *,
+    config: str | Path | None = None,
     split: str = "valid_seen",
     seed: int = 0,
     temperature: float = 1.0,
@@ -70,17 +74,22 @@ def seated(
 ) -> Iterator[Players]:
     """The agent that ``policy`` names (or is), ready to play in ``env`` (an id, or a callable that makes one).
 
-    A checkpoint that plays its own environment without ``options`` takes them, and ``max_turns``, from its run file;
-    ``max_turns`` is 50 otherwise. Raises ConfigError or CheckpointError for what cannot be played.
+    ``config`` is a run file (or the name of a shipped one) whose table [agent] says how a model behind an API is prompted
+    (absent: the default prompt, of what the environment shows). A checkpoint that plays its own environment without
+    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is 50 otherwise. Raises ConfigError or
+    CheckpointError for what cannot be played.
     """
     if (max_turns is not None and max_turns < 1) or temperature < 0:
         raise ConfigError(
             f"wanted a temperature of at least 0 and max_turns of at least 1; got {temperature}, {max_turns}"
         )
-    kind, _, rest = policy.partition(":") if isinstance(policy, str) else ("agent", "", "")
-    if kind not in (*PLAIN, "checkpoint", "agent"):
-        known = did_you_mean(kind, [*PLAIN, "checkpoint"])
-        raise ConfigError(f"no policy is called '{policy}'.{known} Write checkpoint:PATH for a model.")
+    kind, _, rest = policy.partition(":") if isinstance(policy, str) else (_kind_of(policy), "", "")
+    if isinstance(policy, str) and kind not in (*PLAIN, *MODELS):
+        known = did_you_mean(kind, [*PLAIN, *MODELS])
+        raise ConfigError(f"no policy is called '{kind}'.{known} A model is written {' or '.join(MODELS.values())}.")
+    if config is not None and kind != "openai":
+        raise ConfigError(f"config says how a model behind an API is prompted, and '{kind}' is none; leave it out")
+    chat_model = policy if isinstance(policy, ChatModel) else _endpoint(rest, seed) if kind == "openai" else None
     pool = EnvPool(env) if callable(env) else None
     env_id = env if isinstance(env, str) else _id_of(pool)
     table = EnvTable(id=env_id, options=dict(options or {}), split=split, max_turns=max_turns or 50)
@@ -93,14 +102,18 @@ def seated(
             table = table.model_copy(update={"options": own.options, "max_turns": turns})
     pool = pool or build.env_pool(table)
     try:
+        name = policy if isinstance(policy, str) else type(policy).__name__
         if saved is not None:
             settings, rollouts = _from_checkpoint(saved, table, pool, model, seed, temperature)
+        elif chat_model is not None:
+            settings, rollouts = _from_chat_model(chat_model, name, config, table, pool, seed, temperature)
         else:
             settings = _seeded(RunConfig(env=(table,)), seed, temperature or 1.0)
+            assert not isinstance(policy, ChatModel)
             agent = _plain_agent(kind, rest) if isinstance(policy, str) else policy
             seat = Seat(pool, agent, Limits(max_turns=table.max_turns))
             rollouts = build.rollouts(settings, {"": seat}, None)
-        yield Players(settings, rollouts, env_id, policy if isinstance(policy, str) else type(policy).__name__)
+        yield Players(settings, rollouts, env_id, name)
     finally:
         pool.close()
 
@@ -113,16 +126,39 @@ def _id_of(pool: EnvPool | None) -> str:
 
 
 def _plain_agent(kind: str, parameters: str) -> Agent:
-    fields = dict(_parameter(part) for part in parameters.split(",") if part)
+    fields = configs.parse_parameters(parameters, "expert:noise=0.2")
     return registry.build("agent", {"name": kind, **fields}, f"policy {kind}")
 
 
+def _kind_of(policy: Agent | ChatModel) -> str:
+    return "openai" if isinstance(policy, ChatModel) else "agent"
+
+
+def _endpoint(spec: str, seed: int) -> ChatModel:
+    from agentrl.policies.openai import OpenAIChat, parse_endpoint
+
+    return OpenAIChat(parse_endpoint(spec), root_seed=seed)
+
+
+def _prompting(file: str | Path, env_id: str) -> AgentTable:
+    """How a run file, which needs to hold nothing else, prompts in an environment."""
+    settings = configs.parse({"env": {"id": env_id}, **configs.read(configs.find(str(file)))})
+    own = next((table for table in settings.env if table.id == env_id), None)
+    found = settings.agent if own is None else settings.agent_of(own)
+    if found.context is not None:
+        print(
+            "note: agent.context is not used: the endpoint itself says when a conversation is too long", file=sys.stderr
+        )
+    return found
+
+
 def evaluate(
-    env: EnvSource, policy: str | Agent = "random", n: int = 100, *, out: Path | None = None, **seating: Any
+    env: EnvSource, policy: str | Agent | ChatModel = "random", n: int = 100, *, out: Path | None = None, **seating: Any
 ) -> dict[str, Any]:
     """Plays the first ``n`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson), by_type,
-    mean_turns, valid_action_ratio, faults and seconds. ``seating``: split, seed, temperature, max_turns, options, as in
-    ``seated``; ``out`` is a folder for results and trajectories."""
+    mean_turns, valid_action_ratio, faults and seconds; of a model behind an API also calls, retries, tokens and cost
+    (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, as in ``seated``; ``out`` is a
+    folder for results and trajectories."""
     if n < 0:
         raise ConfigError(f"wanted a number of episodes of at least 0; got {n}")
     with seated(env, policy, **seating) as players:
@@ -133,6 +169,8 @@ def evaluate(
             result = run_panel(players.rollouts, tasks, settings.only_env.split)
         heading = {"env": players.env_id, "policy": players.policy, "split": settings.only_env.split}
         summary = {**heading, "seed": settings.run.seed, **result.to_dict()}
+        if isinstance(players.rollouts.policy, ChatModel):
+            summary |= players.rollouts.policy.account()
         if folder is not None:
             folder.add_trajectories("eval", result.trajectories)
             folder.write_summary(summary)
@@ -154,7 +192,7 @@ def _saved(path: str) -> tuple[RunConfig, Path]:
         raise CheckpointError(
             f"{path} has no config.toml beside it, which says how the model is prompted; give the run folder"
         )
-    return config.load(run_file), model
+    return configs.load(run_file), model
 
 
 def _from_checkpoint(
@@ -164,12 +202,34 @@ def _from_checkpoint(
     data = saved.model_dump(mode="python", exclude_none=True)
     data |= {"env": table.model_dump(exclude_none=True), "model": {**data["model"], "path": str(model)}}
     data["model"].pop("config", None)
-    settings = _seeded(config.parse(data), seed, temperature)
+    settings = _seeded(configs.parse(data), seed, temperature)
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
     models = build.models(settings, [pool])
     agent = build.chat_agent(settings.agent_of(table), models.renderer, view, build.context_limit(models.model))
     seat = Seat(pool, agent, Limits(max_turns=table.max_turns))
     return settings, build.rollouts(settings, {"": seat}, build.policy(settings, models.model))
+
+
+def _from_chat_model(
+    model: ChatModel,
+    name: str,
+    config: str | Path | None,
+    table: EnvTable,
+    pool: EnvPool,
+    seed: int,
+    temperature: float,
+) -> tuple[RunConfig, Rollouts]:
+    """The settings and rollouts of a model behind an API. No more episodes are live than it answers at a time."""
+    prompting = AgentTable() if config is None else _prompting(config, table.id)
+    settings = _seeded(RunConfig(env=(table,), agent=prompting), seed, temperature)
+    endpoint = getattr(model, "endpoint", None)
+    changes: dict[str, Any] = {"policy": name}
+    if endpoint is not None:
+        changes |= {"max_tokens": endpoint.max_tokens, "max_live": endpoint.concurrency}
+    settings = settings.model_copy(update={"rollout": settings.rollout.model_copy(update=changes)})
+    view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
+    seat = Seat(pool, build.message_agent(prompting, view), Limits(max_turns=table.max_turns))
+    return settings, build.rollouts(settings, {"": seat}, model)
 
 
 def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:
@@ -179,13 +239,6 @@ def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:
             "rollout": settings.rollout.model_copy(update={"temperature": temperature}),
         }
     )
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"'{text}' is not a parameter of a policy: write key=value, as in expert:noise=0.2")
-    return key, config.parse_value(value)
 
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
@@ -199,3 +252,17 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
     console = Console(markup=False, emoji=False)  # names are data
     console.print(table)
     console.print(f"{result['seconds']:.1f} s, {result['faults']} faults", highlight=False)
+    if "tokens" in result:
+        console.print(_account_line(result), highlight=False)
+
+
+def _account_line(result: Mapping[str, Any]) -> str:
+    tokens = result["tokens"]
+    parts = [f"{result['calls']} calls, {result['retries']} retries"]
+    parts.append(
+        f"{tokens['prompt']} prompt tokens ({tokens['cached']} cached), {tokens['completion']} completion tokens"
+    )
+    parts.append("no prices given" if result["cost"] is None else f"cost {result['cost']:.6g}")
+    if result["calls_without_usage"]:
+        parts.append(f"{result['calls_without_usage']} calls without token counts")
+    return "; ".join(parts)

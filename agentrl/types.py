@@ -91,6 +91,10 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()
     key: tuple[int | str, ...] = ()
 
+    def shown(self) -> dict[str, Json]:
+        """What a call's record keeps of it."""
+        return {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+
 
 Finish = Literal["stop", "length", "abort"]
 
@@ -106,9 +110,31 @@ class Completion:
     version: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a chat model returns: a text, and what endpoints give beside it. ``finish`` is "abort" where a filter of the
+    endpoint cut the reply off; ``n_prompt`` and ``n_completion`` count tokens as the endpoint reports them (None: it does
+    not), ``n_cached`` those of the prompt that it had in its cache."""
+
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: Sequence[Mapping[str, Json]] = ()
+    finish: Finish = "stop"
+    n_prompt: int | None = None
+    n_completion: int | None = None
+    n_cached: int = 0
+
+    def to_dict(self) -> dict[str, Json]:
+        """``text`` and every other field that says something, plain JSON types only."""
+        found = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "finish"}
+        return {name: list(v) if name == "tool_calls" else v for name, v in found.items() if v or name == "text"}
+
+
 @dataclass(slots=True)
 class Call:
-    """One request to a model."""
+    """One request to a model. A chat model behind an API shows no token ids: its calls hold ``messages`` and ``reply``
+    (``Reply.to_dict``) and are not trainable."""
 
     role: str
     prompt_ids: Sequence[int]  # [P] exactly what the model saw
@@ -119,6 +145,8 @@ class Call:
     policy_version: int = 0
     trainable: bool = True
     source: Literal["policy", "forced", "demo"] = "policy"
+    messages: Sequence[Message] | None = None  # exactly what was sent, where the ids are not known
+    reply: Mapping[str, Json] | None = None  # exactly what came back
 
 
 @dataclass(slots=True)

@@ -3,6 +3,7 @@
 from agentrl.agents.base import Agent, Decision, Episode, Session, View
 from agentrl.agents.chat import ChatAgent
 from agentrl.agents.memory import Append, Window
+from agentrl.agents.messages import MessageAgent
 from agentrl.agents.person import PersonAgent
 from agentrl.agents.plain import DemonstratorAgent, ExpertAgent, OracleAgent, RandomAgent
 
@@ -14,6 +15,7 @@ __all__ = [
     "DemonstratorAgent",
     "Episode",
     "ExpertAgent",
+    "MessageAgent",
     "OracleAgent",
     "PersonAgent",
     "RandomAgent",

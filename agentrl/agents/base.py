@@ -3,7 +3,7 @@
     session = agent.start(episode)            once an episode
     decision = await session.act(view)        once a turn
 
-``Episode`` is what an agent may know of the episode; ``generate`` is the policy, already bound to it.
+``Episode`` is what an agent may know of the episode; ``generate`` is the policy, or ``chat_model`` where it takes messages.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import gymnasium
 import numpy as np
 
+from agentrl.policies.base import ChatModel
 from agentrl.types import Call, Completion, Sampling, Task
 
 Generate = Callable[[Sequence[int], Sampling, str], Awaitable[Completion]]
@@ -30,6 +31,7 @@ class Episode:
     rng: np.random.Generator
     key: tuple[int | str, ...]  # names the sampling streams of this episode
     generate: Generate | None = None
+    chat_model: ChatModel | None = None
     sampling: Sampling = field(default_factory=Sampling)
 
 

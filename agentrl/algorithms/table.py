@@ -77,9 +77,10 @@ class TurnTable:
 
         ``group`` is the trajectory's (its task's id where that is empty); the named score parts are added to the last
         turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls, ``n_calls`` all calls; ``action`` (interned
-        text) and ``valid`` are the turn's, ``success`` the trajectory's, ``outcome`` how it ended,
-        ``task`` and ``type`` its task's; ``penalty`` is 0 until a reward method writes it. The column ``state`` is absent where no turn has a state key. A trajectory without
-        turns has no row. Raises ValueError for an episode that ended in a fault: it has no place in a baseline.
+        text) and ``valid`` are the turn's, ``success`` the trajectory's, ``outcome`` how it ended, ``task`` and ``type`` its
+        task's; ``penalty`` is 0 until a reward method writes it. The column ``state`` is absent where no turn has a state
+        key. A trajectory without turns has no row. Raises ValueError for an episode that ended in a fault: it has no place
+        in a baseline.
         """
         turns: list[Turn] = []
         reward: list[float] = []

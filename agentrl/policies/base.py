@@ -1,4 +1,4 @@
-"""What a policy is: token ids in, token ids out.
+"""What a policy is: token ids in, token ids out; and a chat model: messages in, a reply out, never trainable.
 
 A policy answers many requests at a time. Engines that batch by themselves implement ``generate``; an engine that wants
 whole batches implements ``generate_batch`` and is driven through ``rollouts.rounds.Rounds``, which collects the requests of all
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from agentrl.types import Completion, Sampling
+from agentrl.types import Completion, Message, Reply, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,4 +42,27 @@ class BatchPolicy(Protocol):
 
     def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in order."""
+        ...
+
+
+@runtime_checkable
+class ChatModel(Protocol):
+    """A model behind an API: for evaluation, judges and frozen modules. One that keeps connections is an asynchronous
+    context manager; rollouts enter it for their time."""
+
+    capabilities: frozenset[str]
+
+    async def generate(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]] | None = None,
+        sampling: Sampling | None = None,
+    ) -> Reply:
+        """``tools`` are JSON schemas in OpenAI's form; without ``sampling`` the endpoint's own defaults hold. An empty or
+        refused reply is a Reply. Raises PolicyFault where the endpoint, not the model, failed, and PromptTooLong where the
+        messages exceed what the model takes."""
+        ...
+
+    def account(self) -> dict[str, Any]:
+        """What was asked of it so far, plain JSON: ``calls, retries, tokens, cost`` …"""
         ...

@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from agentrl import seeding
 from agentrl.agents.base import Agent, Episode, Generate
 from agentrl.env import environment
 from agentrl.errors import AgentRLError, ConfigError
-from agentrl.policies.base import BatchPolicy, Policy
+from agentrl.policies.base import BatchPolicy, ChatModel, Policy
 from agentrl.rollouts.episode import Limits, run_episode
 from agentrl.rollouts.rounds import Rounds
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
@@ -86,13 +87,13 @@ class Rollouts:
     ``seats`` has them.
 
     ``attempts`` bounds the tries of an episode that faults; an episode that still faults keeps its fault as outcome.
-    ``max_live`` bounds the episodes that run at a time. As soon as more than half of the episodes of a ``run`` have ended in
-    faults it stops with a clear error.
+    ``max_live`` bounds the episodes that run at a time. As soon as more than half of the episodes of a ``run``, or the first
+    16 that end, have ended in faults it stops with a clear error.
     """
 
     pool: EnvPool
     agent: Agent
-    policy: Policy | BatchPolicy | None = None
+    policy: Policy | BatchPolicy | ChatModel | None = None
     limits: Limits = field(default_factory=Limits)
     sampling: Sampling = field(default_factory=Sampling)
     root_seed: int = 0
@@ -156,8 +157,9 @@ class Rollouts:
             if rounds is not None:
                 rounds.leave()
 
+        connections = self.policy if isinstance(self.policy, AbstractAsyncContextManager) else nullcontext()
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with connections, asyncio.TaskGroup() as tasks:
                 for _ in range(n_players):
                     tasks.create_task(play())
         except ExceptionGroup as group:  # the first error has cancelled the other players
@@ -174,7 +176,10 @@ class Rollouts:
         assert task is not None  # `run` refuses such requests
         seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
         group = f"{prefix}/task={task.id}/place={place}"
-        generate: Generate | None = rounds.generate if rounds is not None else getattr(self.policy, "generate", None)
+        chat_model = self.policy if isinstance(self.policy, ChatModel) else None
+        generate: Generate | None = None
+        if chat_model is None:
+            generate = rounds.generate if rounds is not None else getattr(self.policy, "generate", None)
         limits = seat.limits if request.max_turns is None else replace(seat.limits, max_turns=request.max_turns)
         sampling = self.sampling
         if request.temperature is not None:
@@ -191,6 +196,7 @@ class Rollouts:
                 rng=seeding.stream(self.root_seed, "agent", *stream_key),
                 key=stream_key,
                 generate=generate,
+                chat_model=chat_model,
                 sampling=sampling,
             )
             broken = True
@@ -220,9 +226,12 @@ def play(rollouts: Rollouts, tasks: Sequence[Task], key: tuple[int | str, ...] =
     return [group[0] for group in rollouts.run([RolloutRequest(task, 1) for task in tasks], key)]
 
 
+HOPELESS = 16  # episodes in a row, from the first on: nothing works, and a long panel need not be half over to say so
+
+
 def _break_circuit(ended: Collection[Trajectory], n_episodes: int) -> None:
     faulty = [trajectory for trajectory in ended if trajectory.outcome.is_fault]
-    if len(faulty) * 2 > n_episodes:
+    if len(faulty) * 2 > n_episodes or len(faulty) == len(ended) >= HOPELESS:
         raise AgentRLError(
             f"{len(faulty)} of {n_episodes} episodes failed by the machinery's fault, the first: "
             f"{faulty[0].outcome}: {faulty[0].error}"
