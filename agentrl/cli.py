@@ -86,12 +86,31 @@ def sft(
         overrides: Changes to the run file.
         demos: The folder that `agentrl demos` wrote, or a training run: then its own successes are imitated.
         out: The run folder (default: runs/NAME).
-        export: Also write the model and tokenizer alone to this folder.
+        export: Also write the model (a LoRA adapter merged into it) and tokenizer alone to this folder.
     """
     from agentrl import config as configs
     from agentrl.supervised import run_sft
 
     run_sft(configs.load(configs.find(config), overrides), demos, out, export=export, started=process_started())
+
+
+@app.command
+def export(checkpoint: Positional[Path], out: Positional[Path], /, merge: bool = True) -> None:
+    """Write the model of a run alone: weights, tokenizer and the run file that says how it is prompted.
+
+    Args:
+        checkpoint: A run folder, or a checkpoint of one.
+        out: The folder to write.
+        merge: Merge a LoRA adapter into the weights below it; otherwise the adapter alone is written.
+    """
+    from agentrl.errors import CheckpointError
+    from agentrl.evaluator import saved_model
+    from agentrl.supervised import write_export
+
+    settings, model = saved_model(str(checkpoint))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} exists already and is not an empty folder; give another")
+    write_export(model, out, settings, merge=merge)
 
 
 @app.command(name="eval")
