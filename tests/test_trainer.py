@@ -422,8 +422,9 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) ->
 
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
-    tests = str(Path(__file__).parent)
-    environment = {**os.environ, "PYTHONPATH": tests, "OMP_NUM_THREADS": "1", **environment}
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests), str(tests.parent)])  # the code beside these tests, whatever is installed
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "agentrl.cli", "train", str(run_file(folder)), *arguments]
     return subprocess.Popen(
         command,
