@@ -309,7 +309,11 @@ def policy(config: RunConfig, model: Any) -> Any:
             'use "transformers"'
         )
     table = config.rollout
-    kept = {"kv_cache_bytes": int(table.kv_cache_gib * 2**30)} if "kv_cache" in cls.capabilities and _appends(config) else {}
+    kept = (
+        {"kv_cache_bytes": int(table.kv_cache_gib * 2**30)}
+        if "kv_cache" in cls.capabilities and _appends(config)
+        else {}
+    )
     return cls(model, root_seed=config.run.seed, batch_size=table.batch_size, **kept)
 
 

@@ -15,8 +15,10 @@ pytest.importorskip("accelerate")
 import torch
 from toys import PROMPT, Corridor, tiny_model, tokenizer
 
+from agentrl import build
 from agentrl.agents import Append, ChatAgent, Window
 from agentrl.chat import Renderer
+from agentrl.config import parse
 from agentrl.learning.checkpoint import build_model
 from agentrl.policies import Request
 from agentrl.policies.prefix_cache import PrefixStore, plain_layers
@@ -169,6 +171,21 @@ def test_a_model_with_a_sliding_window_reads_everything(kind: str) -> None:
         alone = TransformersPolicy(made).generate_batch([request])[0]
         assert alone.ids == done.ids
     policy.forget("e=0")
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_bytes"),
+    [
+        ({}, None),  # a window: nothing would be found again
+        ({"agent": {"memory": {"name": "append"}}}, 4 * 2**30),
+        ({"agent": {"memory": {"name": "append"}}, "rollout": {"kv_cache_gib": 0.5}}, 2**29),
+        ({"agent": {"memory": {"name": "append"}}, "rollout": {"kv_cache": False}}, None),
+        ({"env": [{"id": "a"}, {"id": "b", "agent": {"memory": {"name": "append"}}}]}, 4 * 2**30),
+    ],
+)
+def test_a_run_file_keeps_where_prompts_grow(changes: dict[str, Any], n_bytes: int | None, model: Any) -> None:
+    store = build.policy(parse({"env": {"id": "a"}, **changes}), model).store
+    assert (store.limit_bytes if store is not None else None) == n_bytes
 
 
 @pytest.mark.parametrize("memory", [Append(), Window(turns=1)])

@@ -267,6 +267,11 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.chdir(tmp_path)
     path, fast = str(run_file(tmp_path)), ["evaluation.episodes=4"]
     assert main(["train", path, *fast, "run.iterations=0", "--out", "start"]) == 0
+    assert main(["export", "start", "plain"]) == 0
+    assert (
+        Path("plain/model.safetensors").read_bytes() == Path("start/checkpoints/latest/model.safetensors").read_bytes()
+    )
+    assert {p.name for p in Path("plain").iterdir()} & {"training.pt", "state.json"} == set()
     text = Path(path).read_text()
     config = (
         text[: text.index("[model.config]")]

@@ -156,6 +156,10 @@ class JoinedLayer(DynamicLayer):
             self.length = end
         return self.seen()
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        assert self.keys is not None and self.values is not None
+        self.keys, self.values = self.keys.index_select(0, indices), self.values.index_select(0, indices)
+
     def seen(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of what has been read, views [B, H, W, D] of the buffer."""
         assert self.keys is not None and self.values is not None

@@ -172,7 +172,8 @@ class TransformersPolicy:
         """Keeps what rows that leave the batch have read, for the episode's next turn. The token sampled last was not read."""
         assert self.store is not None
         chosen = torch.tensor(rows, device=cache.layers[0].device)
-        layers = [(keys[chosen], values[chosen]) for keys, values in (layer.seen() for layer in cache.layers)]
+        seen = [layer.seen() for layer in cache.layers]
+        layers = [(keys.index_select(0, chosen), values.index_select(0, chosen)) for keys, values in seen]
         ids = [[*request.prompt_ids, *found.ids[:-1]] for request, found in zip(requests, done, strict=True)]
         self.store.put([request.id for request in requests], ids, layers)
 
