@@ -258,10 +258,38 @@ def models(config: RunConfig, pools: Sequence[EnvPool], tokenizer_path: str | No
         made = checkpoint.load_tokenizer(tokenizer_path)
         renderer = Renderer(made)
     if config.model.path is not None:
-        model = checkpoint.load_model(config.model.path, config.model.dtype)
+        model = _adapted(checkpoint.load_model(config.model.path, config.model.dtype), config)
     else:
-        model = checkpoint.build_model(dict(config.model.config or {}), made, config.run.seed)
+        model = checkpoint.build_model(dict(config.model.config or {}), made, config.run.seed, config.model.dtype)
     return Models(model.to(device(config)), made, renderer)
+
+
+def _adapted(model: Any, config: RunConfig) -> Any:
+    """The model that was read from ``model.path``, with an adapter where the run file wants one and without where it does not."""
+    from agentrl.learning import lora
+
+    table, path = config.model.lora, str(config.model.path)
+    if table is None:
+        return lora.merged(model) if lora.has_adapter(model) else model
+    if lora.has_adapter(model):
+        lora.check_adapter(model, rank=table.rank, alpha=table.alpha, path=path)
+        return model
+    shape = {"rank": table.rank, "alpha": table.alpha, "targets": table.targets}
+    return lora.add_adapter(model, **shape, base=path, seed=config.run.seed)
+
+
+def optimizer_fields(config: RunConfig) -> dict[str, Any]:
+    """What the optimiser is told: ``[optimizer]`` without what only bounds memory."""
+    return config.optimizer.model_dump(exclude={"token_budget", "logit_chunk"})
+
+
+def memory_fields(config: RunConfig) -> dict[str, Any]:
+    """What the learner is told about memory; none of it changes the gradient."""
+    return {
+        "token_budget": config.optimizer.token_budget,
+        "chunk": config.optimizer.logit_chunk,
+        "gradient_checkpointing": config.model.gradient_checkpointing,
+    }
 
 
 def _checkpoints() -> Any:
@@ -308,4 +336,16 @@ def policy(config: RunConfig, model: Any) -> Any:
             f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
             'use "transformers"'
         )
-    return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size)
+    table = config.rollout
+    kept = (
+        {"kv_cache_bytes": int(table.kv_cache_gib * 2**30)}
+        if "kv_cache" in cls.capabilities and _appends(config)
+        else {}
+    )
+    return cls(model, root_seed=config.run.seed, batch_size=table.batch_size, **kept)
+
+
+def _appends(config: RunConfig) -> bool:
+    """Whether keys and values are kept between turns: where prompts do not grow, that only costs."""
+    names = [config.agent_of(table).memory.get("name") for table in config.env]
+    return config.rollout.kv_cache and any(registry.get("memory", str(name)).appends for name in names)

@@ -97,12 +97,36 @@ def sft(
         overrides: Values that replace those of the run file, as in sft.updates=500.
         demos: The folder that `agentrl demos` wrote, or a training run: then its own successes are imitated.
         out: Write metrics and checkpoints to this new folder (default: the first free of runs/NAME, runs/NAME-2 …).
-        export: Also write model and tokenizer to this folder, for model.path of another run file.
+        export: Also write model (a LoRA adapter merged into it) and tokenizer to this folder, for model.path of another run file.
     """
     from agentrl import config as configs
     from agentrl.supervised import run_sft
 
     run_sft(configs.load(configs.find(config), overrides), demos, out, export=export, started=process_started())
+
+
+@app.command(name="export-model")
+def export_model(
+    checkpoint: Annotated[Positional[Path], arg(metavar="RUN")],
+    out: Annotated[Positional[Path], arg(metavar="DIR")],
+    /,
+    adapter: Flag = False,
+) -> None:
+    """Write the model of a run alone: weights, tokenizer and the run file that says how it is prompted.
+
+    Args:
+        checkpoint: A run folder, or a checkpoint of one.
+        out: The folder to write.
+        adapter: Write a LoRA adapter alone, not merged into the weights below it.
+    """
+    from agentrl.errors import CheckpointError
+    from agentrl.evaluator import saved_model
+    from agentrl.supervised import write_export
+
+    settings, model = saved_model(str(checkpoint))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out} exists already and is not an empty folder; give another")
+    write_export(model, out, settings, merge=not adapter)
 
 
 @app.command(name="eval")

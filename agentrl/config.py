@@ -61,13 +61,28 @@ class EnvTable(Table):
         return self.name or self.id.rpartition(":")[2].rpartition("/")[2]
 
 
+class LoraTable(Table):
+    """A low-rank adapter: only it is trained, and checkpoints hold only it. Its output is scaled by ``alpha`` / ``rank``.
+    ``targets``: "all-linear" (all linear layers but the head) or names of layers. It wants a learning rate about ten times that
+    of all weights. ``dropout`` is named to be refused: updates train the distribution that was sampled, which has none."""
+
+    rank: Positive = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class ModelTable(Table):
     """``path``: a checkpoint folder or a Hugging Face name that is at hand. ``config``: build a model with random weights
-    (transformers' ``model_type`` and its keys); the tokenizer is then made from the environment's vocabulary."""
+    (transformers' ``model_type`` and its keys); the tokenizer is then made from the environment's vocabulary. ``dtype``: of the
+    weights that compute; bfloat16 is trained through float32 master weights, float16 plays only. ``gradient_checkpointing``
+    computes each layer twice and keeps a layer's input only: slower, less memory, the same gradient."""
 
     path: str | None = None
     config: Spec | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    lora: LoraTable | None = None
+    gradient_checkpointing: bool = False
 
 
 class AgentTable(Table):
@@ -83,7 +98,8 @@ class AgentTable(Table):
 
 class RolloutTable(Table):
     """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time, ``attempts`` the tries of an
-    episode that the machinery fails."""
+    episode that the machinery fails. ``kv_cache``: where the memory appends, a turn's prompt is computed from where the last turn
+    ended; ``kv_cache_gib`` bounds what is kept for that between turns."""
 
     policy: str = "transformers"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -92,6 +108,8 @@ class RolloutTable(Table):
     batch_size: Positive = 256
     max_live: Positive = 1024
     attempts: Positive = 3
+    kv_cache: bool = True
+    kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
 
 
 class AlgorithmTable(Table):
@@ -112,8 +130,8 @@ class AlgorithmTable(Table):
 
 
 class OptimizerTable(Table):
-    """AdamW. ``warmup`` counts updates. ``token_budget`` bounds a micro-batch, padding included: it changes memory and
-    speed, never the gradient."""
+    """AdamW. ``warmup`` counts updates. ``token_budget`` bounds a micro-batch, padding included, ``logit_chunk`` the trained tokens
+    whose logits exist at a time (absent: as many as make 256 MiB of them): they change memory and speed, never the gradient."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-6
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -123,6 +141,7 @@ class OptimizerTable(Table):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     floor: Fraction = 0.0
     token_budget: Positive = 16384
+    logit_chunk: Positive | None = None
 
 
 class EvaluationTable(Table):
@@ -228,7 +247,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run file at ``path`` with ``dotted.key=value`` overrides. Raises ConfigError with the key at fault."""
     config = parse(overridden(read(path), overrides))
     wanted = config.model.path
-    if wanted and not Path(wanted).exists() and (Path(path).parent / wanted / "config.json").is_file():
+    if wanted and not Path(wanted).exists() and holds_model(Path(path).parent / wanted):
         # a path is relative to the working folder, else to the run file
         beside = config.model.model_copy(update={"path": str(Path(path).parent / wanted)})
         config = config.model_copy(update={"model": beside})
@@ -243,6 +262,9 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+def holds_model(folder: Path) -> bool:
+    """Whether a folder is a checkpoint: of a model, or of an adapter."""
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def config_difference(old: RunConfig, new: RunConfig) -> str:
@@ -323,6 +345,13 @@ def _check_combinations(config: RunConfig) -> None:
             config.agent_of(table)
         except ValidationError as error:
             raise ConfigError(first_problem(error, f"env.{place}.agent")) from error
+    if config.model.lora is not None and config.model.path is None:
+        raise ConfigError("model.lora needs model.path: a checkpoint of an adapter names the model that it belongs on")
+    if config.model.lora is not None and config.model.lora.dropout:
+        raise ConfigError(
+            f"model.lora.dropout = {config.model.lora.dropout}: with dropout an update would train another distribution than "
+            "the one that was sampled; use 0"
+        )
 
 
 def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:
@@ -346,7 +375,8 @@ def _table_in(annotation: Any) -> tuple[type[Table] | None, bool]:
     if get_origin(annotation) is tuple:
         inner = get_args(annotation)[0]
         return (inner, True) if isinstance(inner, type) and issubclass(inner, Table) else (None, False)
-    return (annotation, False) if isinstance(annotation, type) and issubclass(annotation, Table) else (None, False)
+    kinds = [annotation, *get_args(annotation)]  # a table that may be absent is one of two
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Table)), None), False
 
 
 def _tuples(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def seated(
     pool = EnvPool(env) if callable(env) else None
     env_id = env if isinstance(env, str) else _id_of(pool)
     table = EnvTable(id=env_id, options=dict(options or {}), split=split, max_turns=max_turns or 50)
-    saved, model = _saved(rest) if kind == "checkpoint" else (None, Path())
+    saved, model = saved_model(rest) if kind == "checkpoint" else (None, Path())
     own = next((each for each in saved.env if each.id == env_id), None) if saved is not None else None
     if saved is not None and own is not None:
         turns = max_turns or saved.evaluation.max_turns or own.max_turns or 50
@@ -177,14 +177,14 @@ def evaluate(
         return summary
 
 
-def _saved(path: str) -> tuple[RunConfig, Path]:
+def saved_model(path: str) -> tuple[RunConfig, Path]:
     """The run file of a checkpoint, and the folder of the model."""
     place = Path(path)
     if not path or not place.is_dir():
         raise CheckpointError(
             f"there is no checkpoint at '{path}'; write checkpoint:PATH with a run folder or a checkpoint"
         )
-    model = place if (place / "config.json").is_file() else place / "checkpoints" / "latest"
+    model = place if config.holds_model(place) else place / "checkpoints" / "latest"
     run_file = next(
         (p / "config.toml" for p in (place, *model.resolve().parents[:2]) if (p / "config.toml").is_file()), None
     )

@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import tomli_w
+
 from agentrl import build, registry
 from agentrl.agents import DemonstratorAgent
 from agentrl.config import RunConfig, SftTable
@@ -13,7 +15,7 @@ from agentrl.console import Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.evaluation import Evaluation
 from agentrl.scenes import Scenes
-from agentrl.store import RunFolder, free_folder, read_trajectories, write_atomic
+from agentrl.store import RunFolder, free_folder, read_trajectories, without_none, write_atomic
 from agentrl.types import RolloutRequest, Trajectory
 
 CHUNK = 500  # episodes a file
@@ -83,6 +85,19 @@ def _tokenizer_of(folder: Path) -> str:
     return str(found)
 
 
+def write_export(saved: Path, out: Path, config: RunConfig, *, merge: bool = True) -> None:
+    """Model, tokenizer and run file (how it is prompted) of a checkpoint, alone, into the folder ``out``. An adapter is merged into
+    the weights below it where ``merge``; the run file then has no ``[model.lora]``. Raises CheckpointError where the checkpoint
+    cannot be read."""
+    from agentrl.learning import checkpoint
+
+    checkpoint.export(saved, out, config.model.dtype, merge=merge)
+    kept = config.model.lora is not None and not merge
+    table = config.model.model_copy(update={"lora": config.model.lora if kept else None})
+    written = without_none(config.model_copy(update={"model": table}).model_dump(mode="python"))
+    write_atomic(out / "config.toml", tomli_w.dumps(written).encode())
+
+
 def run_sft(
     config: RunConfig,
     demos: Path,
@@ -104,8 +119,8 @@ def run_sft(
     scenes = Scenes.of(config)
     models = build.models(config, scenes.pools, tokenizer_path=_tokenizer_of(demos))
     seats = scenes.seats(config, models.renderer, build.context_limit(models.model))
-    settings = OptimizerSettings(**config.optimizer.model_dump(exclude={"token_budget"}), total=config.sft.updates)
-    learner = Learner(models.model, NLL(), settings=settings, token_budget=config.optimizer.token_budget)
+    settings = OptimizerSettings(**build.optimizer_fields(config), total=config.sft.updates)
+    learner = Learner(models.model, NLL(), settings=settings, **build.memory_fields(config))
     found = panels(config, scenes, build.rollouts(config, seats, build.policy(config, models.model)))
     folder = RunFolder.create(out or free_folder(config.run.name), config.model_dump(mode="python"))
 
@@ -130,11 +145,9 @@ def run_sft(
         progress.evaluated(name, results[name])
         folder.add_trajectories(f"eval_after_{name}", result.trajectories)
     parts = {"model": models.model, "tokenizer": models.tokenizer}
-    checkpoint.save(folder.checkpoints, config.sft.updates, **parts, training=learner.state_dict(), state={})
+    saved = checkpoint.save(folder.checkpoints, config.sft.updates, **parts, training=learner.state_dict(), state={})
     if export is not None:
-        for part in parts.values():
-            part.save_pretrained(export)
-        write_atomic(export / "config.toml", (folder.path / "config.toml").read_bytes())  # how it is prompted
+        write_export(saved, export, config)
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
     folder.write_summary(summary)
     scenes.close()

@@ -108,11 +108,7 @@ class Trainer:
         training, state = checkpoint.load_state(latest)
         if missing := {"iteration", "seed", "states", "results", "seconds"} - set(state):
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
-        weights = checkpoint.load_model(str(latest), self.config.model.dtype).state_dict()
-        try:
-            self.models.model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CheckpointError(f"the model at {latest} does not fit the run file's [model]") from error
+        checkpoint.load_weights(self.models.model, latest)
         self.learner.load_state_dict(training)
         self.policy.version = self.learner.n_updates
         self.iteration = state["iteration"]
@@ -321,6 +317,7 @@ class Trainer:
             "seed": self.config.run.seed,
             "n_updates": self.learner.n_updates,
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
+            "n_trained_parameters": sum(parameter.numel() for parameter in self.learner.masters.parameters),
             "threads": build.threads(self.config),
         }
 
@@ -366,15 +363,14 @@ def run_panel(
 def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
     from agentrl.learning.learner import Learner, OptimizerSettings
 
-    fields = config.optimizer.model_dump(exclude={"token_budget"})
     updates = config.run.iterations * config.algorithm.updates_per_iteration * config.algorithm.epochs
     return Learner(
         model=model,
         loss=methods.loss,
         regularizers=methods.regularizers,
         token_weights=methods.token_weights,
-        settings=OptimizerSettings(**fields, total=updates),
-        token_budget=config.optimizer.token_budget,
+        settings=OptimizerSettings(**build.optimizer_fields(config), total=updates),
+        **build.memory_fields(config),
         old_logprobs=config.algorithm.old_logprobs,
         with_reference=methods.needs("logp_ref"),
     )

@@ -16,6 +16,7 @@ pytest.importorskip("accelerate")
 
 import torch
 from accelerate import Accelerator
+from toy_cases import Case, case, gpt2, gradient_of, snapshot
 from toys import PROMPT, Corridor, tiny_model, tokenizer
 
 from agentrl.agents import Append, ChatAgent, Window
@@ -26,51 +27,14 @@ from agentrl.algorithms.regularizers import KL
 from agentrl.algorithms.table import TurnTable
 from agentrl.chat import Renderer
 from agentrl.errors import CheckpointError, ConfigError
-from agentrl.learning.checkpoint import build_model
 from agentrl.learning.learner import Learner, OptimizerSettings
-from agentrl.learning.samples import Sample, make_samples
+from agentrl.learning.samples import make_samples
 from agentrl.policies.transformers import TransformersPolicy
 from agentrl.rollouts import EnvPool, Limits, Rollouts
-from agentrl.types import Call, RolloutRequest, Sampling, Task, Trajectory, Turn
+from agentrl.types import RolloutRequest, Sampling
 
 STILL = OptimizerSettings(lr=0.0, max_grad_norm=1e9)  # leaves the weights and the raw gradient in place
 MOVING = OptimizerSettings(lr=1e-2)
-
-
-def gpt2(dtype: str) -> Any:
-    """GPT-2 norms in its own dtype (Qwen2 in float32), so that float64 is float64 throughout. Its dropout is 0.1."""
-    config = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "n_head": 2, "initializer_range": 0.3}
-    return build_model(config, tokenizer(), 0).to(getattr(torch, dtype))
-
-
-@dataclass
-class Case:
-    trajectories: list[Trajectory]
-    samples: list[Sample]
-    table: TurnTable
-    advantages: np.ndarray
-
-
-def case(seed: int = 0, n: int = 5) -> Case:
-    """Trajectories of both memories and of very different lengths, in two groups."""
-    rng = np.random.default_rng(seed)
-    words = lambda size: rng.integers(10, 40, size).tolist()  # noqa: E731
-    trajectories = []
-    for index in range(n):
-        turns, history = [], words(rng.integers(1, 12))
-        for _ in range(rng.integers(1, 4)):
-            completion = words(rng.integers(1, 6))
-            logprobs = rng.normal(-3, 0.3, len(completion)).tolist()
-            sampling = {"temperature": float(rng.choice([0.5, 1.0, 1.5]))}
-            turns.append(Turn("o", calls=[Call("agent", history, completion, logprobs, sampling)]))
-            history = [*history, *completion, *words(3)] if index % 2 else words(rng.integers(1, 12))
-        trajectories.append(Trajectory(f"t{index}", "toy", Task("a"), group=f"g{index % 2}", turns=turns))
-    table = TurnTable.from_trajectories(trajectories)
-    return Case(trajectories, make_samples(trajectories), table, rng.normal(size=len(table)))
-
-
-def gradient_of(model: Any) -> np.ndarray:
-    return torch.cat([p.grad.double().flatten() for p in model.parameters() if p.grad is not None]).numpy()
 
 
 def gradient(
@@ -287,7 +251,7 @@ def test_the_reference_stays_where_it_was() -> None:
     np.testing.assert_array_equal(after.logp_ref, data.logp_ref)
     assert np.abs(after.logp_old - after.logp_ref).max() > 1e-3
     assert learner.update(given.samples, after, given.table)["kl"] > 1e-6
-    assert not any(p.requires_grad for p in learner.reference.parameters())
+    assert not any(p.requires_grad for p in learner.reference.copy.parameters())
 
 
 def test_without_a_reference_kl_says_what_to_do() -> None:
@@ -299,10 +263,6 @@ def test_without_a_reference_kl_says_what_to_do() -> None:
 
 
 # ---- steps ----------------------------------------------------------------------------------------------------------
-
-
-def snapshot(learner: Learner) -> dict[str, Any]:
-    return copy.deepcopy({"model": learner.model.state_dict(), **learner.state_dict()})
 
 
 def equal(first: Any, second: Any) -> bool:
@@ -414,18 +374,6 @@ def test_saved_and_loaded_it_goes_on_bit_by_bit() -> None:
 def test_the_state_of_another_optimiser_is_refused(state: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match="does not fit this model"):
         Learner(model=gpt2("float32"), loss=PPOClip()).load_state_dict(state)
-
-
-@pytest.mark.parametrize("change", [{"logits_scaling": 4.0}, {"logits_scaling": 1.0}])
-def test_a_model_that_scales_its_logits_is_refused(change: dict[str, float]) -> None:
-    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = {"model_type": "granite", "intermediate_size": 32, "initializer_range": 0.3, **shape, **change}
-    model = build_model(config, tokenizer(), 0)
-    if change["logits_scaling"] == 1.0:
-        assert Learner(model=model, loss=PPOClip()).n_updates == 0
-    else:
-        with pytest.raises(ConfigError, match="GraniteForCausalLM changes its logits"):
-            Learner(model=model, loss=PPOClip())
 
 
 @pytest.mark.parametrize("cuda", [False, True])

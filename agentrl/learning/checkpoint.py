@@ -4,6 +4,9 @@
                            training.pt  state.json                      what a resume needs besides
     checkpoints/latest  →  step_12
 
+With LoRA a checkpoint holds the adapter in peft's layout (adapter_config.json, which names the model below it, and
+adapter_model.safetensors) in place of the first two; ``export`` writes whole weights.
+
 A checkpoint is written to a temporary folder, flushed and renamed; then ``latest`` is replaced in one operation. A process
 that is killed at any moment leaves the previous checkpoint in place.
 """
@@ -23,8 +26,19 @@ from transformers.utils.logging import disable_progress_bar
 
 from agentrl.chat.tokenizers import check_exists, first_line, load_tokenizer
 from agentrl.errors import CheckpointError, ConfigError
+from agentrl.learning import lora
 
-__all__ = ["build_model", "load_model", "load_state", "load_tokenizer", "save", "steps"]
+__all__ = [
+    "build_model",
+    "export",
+    "load_model",
+    "load_state",
+    "load_tokenizer",
+    "load_weights",
+    "save",
+    "steps",
+    "write_model",
+]
 
 disable_progress_bar()  # its bars would break the live view
 
@@ -44,8 +58,7 @@ def save(
     checkpoints.mkdir(parents=True, exist_ok=True)
     target, temporary = checkpoints / f"step_{step}", checkpoints / f".step_{step}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
+    write_model(temporary, model, tokenizer)
     if training is not None:
         torch.save(training, temporary / "training.pt")
     if state is not None:
@@ -66,6 +79,25 @@ def save(
     return target
 
 
+def write_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Model (of an adapted one: the adapter) and tokenizer, as transformers and peft read them."""
+    if lora.has_adapter(model):
+        model.save_pretrained(folder, save_embedding_layers=False)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def export(checkpoint: Path, folder: Path, dtype: str = "float32", *, merge: bool = True) -> None:
+    """Writes the model and tokenizer of a checkpoint alone. An adapter is merged into the weights below it, in float32, or
+    written as it is where not ``merge``. Raises CheckpointError for a checkpoint that cannot be read."""
+    adapted = (checkpoint / "adapter_config.json").is_file()
+    model = load_model(str(checkpoint), "float32" if adapted and merge else dtype)
+    if adapted and merge:
+        model = lora.merged(model).to(getattr(torch, dtype))
+    write_model(folder, model, load_tokenizer(str(checkpoint)))
+
+
 def steps(checkpoints: Path) -> list[int]:
     """Numbers of the checkpoints in a folder, ascending."""
     found = [path.name.removeprefix("step_") for path in checkpoints.glob("step_*")]
@@ -83,7 +115,10 @@ def load_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def load_model(path: str, dtype: str = "float32") -> Any:
-    """A causal language model from a folder, or a name that Hugging Face's cache holds. Raises CheckpointError."""
+    """A causal language model from a folder, or a name that Hugging Face's cache holds; for an adapter's folder the model below it
+    with the adapter on, trainable. Raises CheckpointError."""
+    if (Path(path) / "adapter_config.json").is_file():
+        return lora.read_adapter(load_model(lora.base_of(path), dtype), path)
     check_exists(path, "config.json")
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
@@ -92,9 +127,22 @@ def load_model(path: str, dtype: str = "float32") -> Any:
     return model
 
 
-def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> Any:
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Puts the weights of a checkpoint into ``model``, an adapter's into its adapter. Raises CheckpointError where they do not
+    fit."""
+    if lora.has_adapter(model):
+        lora.load_adapter_weights(model, checkpoint)
+        return
+    weights = load_model(str(checkpoint), str(model.dtype).removeprefix("torch.")).state_dict()
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"the model at {checkpoint} does not fit the run file's [model]") from error
+
+
+def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int, dtype: str = "float32") -> Any:
     """A model with random weights from a table like ``{model_type = "qwen2", hidden_size = 96, …}``; the vocabulary size and
-    special ids come from the tokenizer. Raises ConfigError."""
+    special ids come from the tokenizer. Weights are drawn in float32 and then rounded to ``dtype``. Raises ConfigError."""
     fields = dict(config)
     kind = fields.pop("model_type", None)
     if kind is None:
@@ -107,7 +155,7 @@ def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed
         model = AutoModelForCausalLM.from_config(made)
         with torch.no_grad():
             model(input_ids=torch.zeros(1, 2, dtype=torch.long))  # shapes that do not fit show only here
-        return model
+        return model.to(getattr(torch, dtype))
     except Exception as error:  # each family of models checks its config in its own way, or divides by zero
         raise ConfigError(f"model.config cannot be built: {first_line(error)}") from error
 

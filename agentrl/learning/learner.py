@@ -9,13 +9,16 @@ pass 1 computes every log-prob and entropy without gradient and c = ∂loss/∂l
 of Σ c·logp + h·entropy in the same micro-batches.
 
 Dropout stays off: what is trained is the log-prob of the distribution that was sampled from.
+
+What is float32 whatever the model's dtype: temperature, log-softmax, losses, sums of gradients, master weights, AdamW's state
+(see ``logprobs`` and ``optimizer``). In bfloat16 are the weights that compute, activations, and the logits as they leave the head.
 """
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,37 +30,12 @@ from agentrl.algorithms.aggregate import coefficients
 from agentrl.algorithms.inputs import LossInputs
 from agentrl.algorithms.method import WHOLE, columns, scope
 from agentrl.algorithms.table import TurnTable
-from agentrl.errors import CheckpointError, ConfigError
+from agentrl.errors import CheckpointError
+from agentrl.learning.checkpointing import LayerCheckpoints
+from agentrl.learning.logprobs import Head, LogProbs
+from agentrl.learning.lora import Reference, causal_lm
+from agentrl.learning.optimizer import Masters, OptimizerSettings
 from agentrl.learning.samples import Sample, micro_batches, pad_right
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """AdamW. ``warmup`` counts updates; ``schedule`` runs from there to update ``total``, down to ``floor`` times lr."""
-
-    lr: float = 1e-6
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
-    eps: float = 1e-8
-    warmup: int = 0
-    max_grad_norm: float = 1.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    floor: float = 0.0
-    total: int = 0
-
-    def __post_init__(self) -> None:
-        if self.schedule != "constant" and self.total <= 0:
-            raise ConfigError(f"a {self.schedule} schedule needs the number of updates (total); got {self.total}")
-
-    def lr_at(self, update: int) -> float:
-        """The learning rate of an update, counted from 0."""
-        if update < self.warmup:
-            return self.lr * (update + 1) / self.warmup
-        if self.schedule == "constant" or self.total <= self.warmup:
-            return self.lr
-        done = min(1.0, (update - self.warmup) / (self.total - self.warmup))
-        shape = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
-        return self.lr * (self.floor + (1 - self.floor) * shape)
 
 
 @dataclass(slots=True)
@@ -115,9 +93,10 @@ class Learner:
 
     ``token_budget`` bounds a micro-batch (padding included). ``old_logprobs``: "sampler" trusts the log-probs of the sampling
     policy as those of the old policy (exact where sampler and learner are one model), "learner" recomputes them.
-    ``with_reference`` keeps a frozen copy of the model as it is now, for what reads ``logp_ref``. ``token_weights`` change the
-    update: a token that is masked out leaves the mean, a weight multiplies its share of the loss (not of the regularizers).
-    ``accelerator``: where it computes (None: on the model's device).
+    ``with_reference`` keeps the policy as it is now, for what reads ``logp_ref``. ``token_weights`` change the update: a token that
+    is masked out leaves the mean, a weight multiplies its share of the loss (not of the regularizers). ``accelerator``: where it
+    computes (None: on the model's device). ``chunk`` bounds the tokens whose logits exist at a time, ``gradient_checkpointing``
+    keeps a layer's input only and computes the layer again in backward: both change memory and speed, never the gradient.
     """
 
     model: Any
@@ -130,30 +109,26 @@ class Learner:
     with_reference: bool = False
     accelerator: Any = None  # an accelerate.Accelerator
     states: Mapping[str, Any] = field(default_factory=dict)  # of methods that remember, by place (agentrl.stages)
+    chunk: int | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        check_head(self.model)
-        if self.accelerator is None:
-            self.accelerator = Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
-        decayed = [p for p in self.model.parameters() if p.requires_grad and p.dim() >= 2]
-        plain = [p for p in self.model.parameters() if p.requires_grad and p.dim() < 2]
-        optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": plain, "weight_decay": 0.0}],
-            lr=self.settings.lr,
-            betas=self.settings.betas,
-            eps=self.settings.eps,
-            weight_decay=self.settings.weight_decay,
-        )
-        self.reference = copy.deepcopy(self.model).eval().requires_grad_(False) if self.with_reference else None
-        self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
-        self.n_updates = 0
         methods = (self.loss, *self.regularizers)
         self.by_token = [method for method in methods if scope(method) not in WHOLE]  # micro-batches hold whole samples
         self.by_update = [method for method in methods if scope(method) in WHOLE]
         self.places = {id(self.loss): "loss"}
         for stage in ("regularizers", "token_weights"):
             self.places |= {id(method): f"{stage}[{place}]" for place, method in enumerate(getattr(self, stage))}
-        self.needs_entropy_gradient = any("entropy" in columns(method) for method in methods)
+        with_entropy = any("entropy" in columns(method) for method in methods)
+        self.log_probs = LogProbs(Head.of(self.model), self.chunk, with_entropy)
+        self.layers = LayerCheckpoints(causal_lm(self.model)) if self.gradient_checkpointing else None
+        if self.accelerator is None:
+            self.accelerator = Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
+        self.masters = Masters(self.model)
+        self.reference = Reference(self.model) if self.with_reference else None
+        optimizer = self.settings.optimizer(self.masters.parameters)
+        self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self.n_updates = 0
 
     @property
     def device(self) -> torch.device:
@@ -169,7 +144,8 @@ class Learner:
         else:
             data.logp_old = data.logp_sampler.copy()
         if self.reference is not None:
-            data.logp_ref = self.logprobs(samples, data, model=self.reference)[0]
+            with self.reference.of(self.accelerator.unwrap_model(self.model)) as frozen:
+                data.logp_ref = self.logprobs(samples, data, model=frozen)[0]
         return data
 
     def logprobs(
@@ -205,19 +181,20 @@ class Learner:
         tokens = data.tokens_of(chosen)
         if not len(tokens):
             raise ValueError("an update needs at least one trained token; these samples have none")
-        self.model.eval()
         coef = self._coefficients(samples, data, table, chosen)
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.lr_at(self.n_updates)
         self.optimizer.zero_grad()
-        total, logp, entropy = self._backward(samples, data, table, chosen, coef)
-        clipped: Any = self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+        with self._updating():
+            total, logp, entropy = self._backward(samples, data, table, chosen, coef)
+        clipped: Any = self.accelerator.clip_grad_norm_(self.masters.parameters, self.settings.max_grad_norm)
         norm = float(clipped)
         if not (math.isfinite(norm) and math.isfinite(total)):
             self.optimizer.zero_grad()
             problem = f"update {self.n_updates}: loss {total}, gradient norm {norm}"
             raise FloatingPointError(f"{problem}; nothing was changed")
         self.optimizer.step()
+        self.masters.publish()
         self.n_updates += 1
         return {
             "loss": total,
@@ -225,6 +202,16 @@ class Learner:
             "lr": self.optimizer.param_groups[0]["lr"],
             **self._metrics(data, table, tokens, coef, logp, entropy),
         }
+
+    @contextmanager
+    def _updating(self) -> Iterator[None]:
+        """In the block the model is in the mode that updates compute in: without dropout, layers made again where asked for."""
+        self.model.eval()
+        if self.layers is None:
+            yield
+        else:
+            with self.layers.on():
+                yield
 
     def _coefficients(
         self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int]
@@ -273,15 +260,10 @@ class Learner:
         place = np.repeat(np.arange(len(batch)), np.diff(data.start)[list(batch)])
         position = torch.from_numpy(data.position[tokens]).to(self.device)
         rows = torch.from_numpy(place).to(self.device)
-        inner = self.accelerator.unwrap_model(model)
+        inner = causal_lm(self.accelerator.unwrap_model(model))
         hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        logits = inner.get_output_embeddings()(hidden[rows, position - 1])
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        temperature = torch.from_numpy(data.temperature[tokens]).to(logits)
-        logp = (logits / temperature.unsqueeze(1)).log_softmax(-1)
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.needs_entropy_gradient):
-            entropy = -(logp.exp() * logp).sum(-1)
-        return logp.gather(1, ids[rows, position].unsqueeze(1)).squeeze(1), entropy
+        temperature = torch.from_numpy(data.temperature[tokens]).to(self.device)
+        return self.log_probs(inner, hidden[rows, position - 1], ids[rows, position], temperature)
 
     def _inputs(
         self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray,
@@ -344,6 +326,7 @@ class Learner:
                 loss = loss + (torch.from_numpy(by_logp[tokens]).to(logp) * logp).sum()
                 loss = loss + (torch.from_numpy(by_entropy[tokens]).to(entropy) * entropy).sum()
             self.accelerator.backward(loss)
+            self.masters.collect()
             logp_all[tokens] = logp.detach().double().cpu().numpy()
             entropy_all[tokens] = entropy.detach().double().cpu().numpy()
         return total, logp_all, entropy_all
@@ -379,27 +362,13 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Optimiser state and counters; the weights are saved in Hugging Face form beside it."""
-        return {"optimizer": self.optimizer.state_dict(), "n_updates": self.n_updates}
+        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state(), "n_updates": self.n_updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError for the state of another model or optimiser."""
         try:
+            self.masters.load_state(state.get("masters", ()))
             self.optimizer.load_state_dict(state["optimizer"])
             self.n_updates = int(state["n_updates"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the optimiser's state does not fit this model: {error}") from error
-
-
-def check_head(model: Any) -> None:
-    """Raises ConfigError for a model whose logits are not just its output embedding of the last hidden state (some scale or
-    cap them): the learner, which computes logits at trained positions only, would train another distribution."""
-    ids = torch.tensor([[0, 1]], device=next(model.parameters()).device)
-    with torch.no_grad():
-        logits = model.eval()(input_ids=ids, use_cache=False).logits
-        own = model.get_output_embeddings()(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
-    if not torch.allclose(logits, own, rtol=1e-3, atol=1e-3):
-        gap = float((logits - own).abs().max())
-        raise ConfigError(
-            f"{type(model).__name__} changes its logits behind the output embedding (by up to {gap:.3g}), which the "
-            "learner cannot follow; use a model without a logit scale or cap"
-        )

@@ -36,7 +36,8 @@ class Policy(Protocol):
 
 @runtime_checkable
 class BatchPolicy(Protocol):
-    """A policy that answers a whole batch at once."""
+    """A policy that answers a whole batch at once. One that also has ``forget(episode_id)`` is told when an episode has ended;
+    the ids of its requests were ``episode_id/turn=…``."""
 
     capabilities: frozenset[str]
 

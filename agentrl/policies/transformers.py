@@ -3,12 +3,13 @@
 Batches hold live requests only. The log-prob of every sampled token is that of the distribution it was drawn from:
 log-softmax(logits / temperature). Each request has its own random stream (``Sampling.key``), so what it draws does not
 depend on who shares its batch. Equal prompts are read once, prompts are padded on the left, rows that have stopped leave
-the batch.
+the batch. With ``kv_cache_bytes`` an episode whose next prompt extends what it has read so far reads only what is new.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,62 @@ import torch
 from agentrl import seeding
 from agentrl.errors import ConfigError
 from agentrl.policies.base import Request
+from agentrl.policies.prefix_cache import Past, PrefixStore, joined, plain_layers, stacked
 from agentrl.registry import register
 from agentrl.types import Completion, Sampling
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows that generate together. W: what has been read, padding on the left included."""
+
+    cache: Any
+    mask: torch.Tensor  # [B, W]
+    positions: torch.Tensor  # [B, what was read last]
+    logits: torch.Tensor = field(default_factory=lambda: torch.zeros(0))  # [B, V] after the last token
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keeps these rows, in this order; a row may be taken more than once."""
+        chosen = torch.tensor(rows, device=self.mask.device)
+        self.cache.batch_select_indices(chosen)
+        self.logits, self.mask, self.positions = self.logits[chosen], self.mask[chosen], self.positions[chosen]
+
+
+def _stacked(batches: Sequence[_Batch], room: int) -> _Batch:
+    """Batches as one, the rows of the first on top."""
+    width = max(batch.mask.shape[1] for batch in batches)
+    masks = [torch.nn.functional.pad(batch.mask, (width - batch.mask.shape[1], 0)) for batch in batches]
+    last = torch.cat([batch.positions[:, -1:] for batch in batches])
+    cache = stacked([batch.cache for batch in batches], room)
+    return _Batch(cache, torch.cat(masks), last, torch.cat([batch.logits for batch in batches]))
 
 
 @register("policy", "transformers")
 class TransformersPolicy:
     """``model`` is shared with the learner: after an update there is nothing to copy, only ``version`` moves.
 
-    ``batch_size`` bounds the rows of one forward pass, ``root_seed`` is the run's seed.
+    ``batch_size`` bounds the rows of one forward pass, ``root_seed`` is the run's seed. ``kv_cache_bytes`` bounds what is kept
+    between the turns of episodes (0: nothing is); a request's id then names its episode, and a change of ``version`` or
+    ``forget`` ends what is kept.
     """
 
-    capabilities: frozenset[str] = frozenset({"logprobs", "batch", "trainable"})
+    capabilities: frozenset[str] = frozenset({"logprobs", "batch", "trainable", "kv_cache"})
 
-    def __init__(self, model: Any, *, root_seed: int = 0, batch_size: int = 256) -> None:
+    def __init__(self, model: Any, *, root_seed: int = 0, batch_size: int = 256, kv_cache_bytes: int = 0) -> None:
         self.model = model
         self.root_seed = root_seed
         self.batch_size = batch_size
         self.version = 0
+        self.n_layers = plain_layers(model)
+        self.store = PrefixStore(kv_cache_bytes) if kv_cache_bytes and self.n_layers is not None else None
+        self.n_prompt_tokens = 0  # of all requests so far
+        self.n_read_tokens = 0  # of those, what went through the model
+        self._version_read = 0
+
+    def forget(self, episode: str) -> None:
+        """An episode has ended: nothing that was kept for its next turn is needed."""
+        if self.store is not None:
+            self.store.forget(episode)
 
     @torch.inference_mode()
     def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
@@ -44,6 +83,9 @@ class TransformersPolicy:
         """
         if any(request.sampling.top_p < 1 for request in requests):
             raise ConfigError("the transformers policy samples from the whole distribution; set top_p = 1")
+        if self.store is not None and self._version_read != self.version:
+            self.store.clear()
+        self._version_read = self.version
         order = sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt_ids), index))
         completions: dict[int, Completion] = {}
         was_training = self.model.training
@@ -56,46 +98,84 @@ class TransformersPolicy:
         return [completions[index] for index in range(len(requests))]
 
     def _generate(self, requests: Sequence[Request]) -> list[Completion]:
-        device = next(self.model.parameters()).device
-        prompts = {tuple(request.prompt_ids): None for request in requests}  # members of a group begin alike
-        place = {prompt: row for row, prompt in enumerate(prompts)}
-        rows = torch.tensor([place[tuple(request.prompt_ids)] for request in requests], device=device)
-        inputs, mask = _pad_left(list(prompts), device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
         uniforms = [self._uniforms(request) for request in requests]
         done = [Completion(ids=[], logprobs=[], finish="length", version=self.version) for _ in requests]
         live = list(range(len(requests)))
-        cache: Any = None
-        for number in range(max(request.sampling.max_tokens for request in requests)):
-            output = self.model(
-                input_ids=inputs,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-            cache, logits, position = output.past_key_values, output.logits[:, -1], positions[:, -1:]
-            if number == 0 and len(prompts) < len(requests):
-                cache.batch_select_indices(rows)
-                logits, mask, position = logits[rows], mask[rows], position[rows]
+        n_steps = max(request.sampling.max_tokens for request in requests)
+        batch = self._read(requests, n_steps)
+        for number in range(n_steps):
             samplings = [requests[index].sampling for index in live]
             drawn = [uniforms[index][number] for index in live]
-            tokens, logprobs = sample(logits, [s.temperature for s in samplings], drawn)
-            keep = [
-                row for row, index in enumerate(live) if _add(done[index], tokens[row], logprobs[row], samplings[row])
-            ]
+            tokens, logprobs = sample(batch.logits, [s.temperature for s in samplings], drawn)
+            goes_on = [_add(done[index], tokens[row], logprobs[row], samplings[row]) for row, index in enumerate(live)]
+            if self.store is not None and not all(goes_on):
+                gone = [row for row, on in enumerate(goes_on) if not on]
+                self._keep(batch.cache, gone, [requests[live[row]] for row in gone], [done[live[row]] for row in gone])
+            keep = [row for row, on in enumerate(goes_on) if on]
             if not keep:
                 break
             if len(keep) < len(live):
-                kept = torch.tensor(keep, device=device)
-                cache.batch_select_indices(kept)
-                mask, position = mask[kept], position[kept]
+                batch.select(keep)
                 live = [live[row] for row in keep]
-            inputs = torch.tensor([tokens[row] for row in keep], device=device).unsqueeze(1)
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-            positions = position + 1
+            self._feed(batch, [tokens[row] for row in keep])
         return done
+
+    def _read(self, requests: Sequence[Request], room: int) -> _Batch:
+        """The requests' prompts, read: one row a request, in order. Equal prompts are read once; those of which a beginning is
+        known are read from there, apart from the others, so that nobody reads more for a neighbour's sake."""
+        firsts: dict[tuple[int, ...], Request] = {}  # members of a group begin alike
+        for request in requests:
+            firsts.setdefault(tuple(request.prompt_ids), request)
+        pasts = {prompt: self._past(request) for prompt, request in firsts.items()}
+        parts = [[p for p in firsts if pasts[p] is not None], [p for p in firsts if pasts[p] is None]]
+        batches = [self._read_part(part, [pasts[p] for p in part], room) for part in parts if part]
+        batch = batches[0] if len(batches) == 1 else _stacked(batches, room)
+        place = {prompt: row for row, prompt in enumerate([*parts[0], *parts[1]])}
+        rows = [place[tuple(request.prompt_ids)] for request in requests]
+        if rows != list(range(len(firsts))):
+            batch.select(rows)
+        self.n_prompt_tokens += sum(len(request.prompt_ids) for request in requests)
+        return batch
+
+    def _past(self, request: Request) -> Past | None:
+        return None if self.store is None else self.store.find(request.id, request.prompt_ids)
+
+    def _read_part(self, prompts: Sequence[Sequence[int]], pasts: Sequence[Past | None], room: int) -> _Batch:
+        new = [prompt[past.length if past else 0 :] for prompt, past in zip(prompts, pasts, strict=True)]
+        n_new = [len(ids) for ids in new]
+        inputs, mask = _pad_left(new, [len(prompt) for prompt in prompts], next(self.model.parameters()).device)
+        cache = None if self.n_layers is None else joined(pasts, n_new, self.n_layers, room)
+        batch = _Batch(cache, mask, (mask.cumsum(1) - 1).clamp(min=0)[:, -max(n_new) :])
+        self._forward(batch, inputs)
+        self.n_read_tokens += sum(n_new)
+        return batch
+
+    def _feed(self, batch: _Batch, tokens: Sequence[int]) -> None:
+        """Reads one more token a row."""
+        inputs = torch.tensor(tokens, device=batch.mask.device).unsqueeze(1)
+        batch.mask = torch.cat([batch.mask, batch.mask.new_ones(len(tokens), 1)], dim=1)
+        batch.positions = batch.positions[:, -1:] + 1
+        self._forward(batch, inputs)
+
+    def _forward(self, batch: _Batch, inputs: torch.Tensor) -> None:
+        output = self.model(
+            input_ids=inputs,
+            attention_mask=batch.mask,
+            position_ids=batch.positions,
+            past_key_values=batch.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        batch.cache, batch.logits = output.past_key_values, output.logits[:, -1]
+
+    def _keep(self, cache: Any, rows: list[int], requests: list[Request], done: list[Completion]) -> None:
+        """Keeps what rows that leave the batch have read, for the episode's next turn. The token sampled last was not read."""
+        assert self.store is not None
+        chosen = torch.tensor(rows, device=cache.layers[0].device)
+        seen = [layer.seen() for layer in cache.layers]
+        layers = [(keys.index_select(0, chosen), values.index_select(0, chosen)) for keys, values in seen]
+        ids = [[*request.prompt_ids, *found.ids[:-1]] for request, found in zip(requests, done, strict=True)]
+        self.store.put([request.id for request in requests], ids, layers)
 
     def _uniforms(self, request: Request) -> np.ndarray:
         """[max_tokens] uniform numbers of the request's own stream; unused ones cost nothing."""
@@ -131,13 +211,15 @@ def sample(
     return tokens.tolist(), logp.gather(1, tokens.unsqueeze(1)).squeeze(1).tolist()
 
 
-def _pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    width = max(len(prompt) for prompt in prompts)
-    ids = np.zeros((len(prompts), width), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = prompt
-        mask[row, width - len(prompt) :] = 1
+def _pad_left(
+    new: Sequence[Sequence[int]], lengths: Sequence[int], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens to read [B, most new], and the mask over everything that stands before them and over them [B, longest]."""
+    ids = np.zeros((len(new), max(map(len, new))), dtype=np.int64)
+    mask = np.zeros((len(new), max(lengths)), dtype=np.int64)
+    for row, (own, length) in enumerate(zip(new, lengths, strict=True)):
+        ids[row, ids.shape[1] - len(own) :] = own
+        mask[row, mask.shape[1] - length :] = 1
     return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
 
 

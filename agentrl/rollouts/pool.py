@@ -145,10 +145,12 @@ class Rollouts:
         # Each player is live until no episode is left, so a round waits for the successor of an episode that has ended.
         n_players = min(self.max_live, len(jobs))
         rounds = Rounds(self.policy, n_players) if isinstance(self.policy, BatchPolicy) else None
+        forget = getattr(self.policy, "forget", lambda episode: None)
 
         async def play() -> None:
             for place, member in queue:
                 trajectory = await self._episode(requests[place], place, member, key, rounds)
+                forget(trajectory.id)
                 done[place, member] = trajectory
                 if trajectory.outcome.is_fault:
                     _break_circuit(done.values(), len(jobs))
