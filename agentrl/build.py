@@ -13,7 +13,7 @@ from agentrl import registry
 from agentrl.agents import ChatAgent, View
 from agentrl.agents.chat import DEFAULT_PROMPT
 from agentrl.algorithms.method import check_columns, columns
-from agentrl.chat import ActionFormat, Renderer, build_tokenizer
+from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
 from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
@@ -159,10 +159,13 @@ def chat_agent(table: AgentTable, renderer: Renderer, view: View, limit: int | N
     agent = ChatAgent(
         renderer=renderer,
         memory=registry.build("memory", table.memory, "agent.memory"),
-        format=ActionFormat(table.action_tags, table.think_tags),
+        format=VerlAgentFormat()
+        if table.projection == "verl_agent"
+        else ActionFormat(table.action_tags, table.think_tags),
         prompt=DEFAULT_PROMPT if table.prompt is None else table.prompt,
         system=table.system,
         context=limit if table.context is None else table.context,
+        earlier_turns=table.earlier_turns,
     )
     agent.check(view.fields())
     return agent
@@ -203,7 +206,7 @@ def tokenizer(config: RunConfig, pools: Sequence[EnvPool]) -> tuple[Any, Rendere
         found = build_tokenizer([*words, *prompts])
     else:
         raise ConfigError("model: give a path (a checkpoint folder or a Hugging Face name) or a config to build one")
-    return found, Renderer(found)
+    return found, Renderer(found, options=config.agent.template_options)
 
 
 def _vocabulary(pool: EnvPool) -> list[str]:
@@ -224,15 +227,14 @@ def _texts(table: AgentTable) -> list[str]:
 def models(config: RunConfig, pools: Sequence[EnvPool], tokenizer_path: str | None = None) -> Models:
     """The model of a run file with its tokenizer (``tokenizer_path``: another one, that demonstrations were written with)."""
     checkpoint = _checkpoints()
-    if tokenizer_path is None:
-        made, renderer = tokenizer(config, pools)
-    else:
-        made = checkpoint.load_tokenizer(tokenizer_path)
-        renderer = Renderer(made)
+    made = tokenizer(config, pools)[0] if tokenizer_path is None else checkpoint.load_tokenizer(tokenizer_path)
     if config.model.path is not None:
         model = checkpoint.load_model(config.model.path, config.model.dtype)
     else:
         model = checkpoint.build_model(dict(config.model.config or {}), made, config.run.seed)
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    stop_ids = [ends] if isinstance(ends, int) else list(ends or ())
+    renderer = Renderer(made, options=config.agent.template_options, stop_ids=stop_ids)
     return Models(model.to(device(config)), made, renderer)
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from agentrl import build, seeding, stages
+from agentrl.agents import ChatAgent
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.method import columns
-from agentrl.config import RunConfig, config_difference, load
+from agentrl.config import AlgorithmTable, RunConfig, config_difference, load
 from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
@@ -69,6 +71,8 @@ class Trainer:
         self.methods = build.methods(config.algorithm, state_keys=self.scenes.state_keys)
         self.models = build.models(config, self.scenes.pools)
         seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
+        told = [seat.agent.describe() for seat in seats.values() if isinstance(seat.agent, ChatAgent)]
+        self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
         self.learner = _learner(config, self.methods, self.models.model)
         self.policy = build.policy(config, self.models.model)
         self.rollouts = build.rollouts(config, seats, self.policy)
@@ -128,6 +132,8 @@ class Trainer:
         self.folder.write_summary(self.summary("running"))
         try:
             with self.progress.run(self.folder.path, config, self.iteration):
+                if self.template:
+                    self.progress.note(self.template)
                 if "before" not in self.results:
                     self.evaluate("before")
                     self.save()
@@ -231,7 +237,7 @@ class Trainer:
         measured: list[Mapping[str, float]] = []
         for epoch in range(config.epochs):
             order = seeding.stream(self.config.run.seed, "updates", self.iteration, epoch).permutation(len(samples))
-            for chosen in np.array_split(order, min(config.updates_per_iteration, len(samples))):
+            for chosen in np.array_split(order, n_updates(len(samples), config)):
                 measured.append(self.learner.update(samples, data, table, [int(index) for index in chosen]))
         self.policy.version = self.learner.n_updates
         result = {name: float(np.mean([m[name] for m in measured if name in m])) for name in measured[0]}
@@ -239,6 +245,7 @@ class Trainer:
             name: value for name, value in measured[0].items() if name.startswith("sampler_gap")
         }  # before any step
         result["n_updates"] = self.learner.n_updates
+        result["samples/per_episode"] = len(samples) / len(members)
         result["advantage/zero_fraction"] = float(np.mean(advantages == 0))
         for method in self.methods.credit:
             result.update(getattr(method, "metrics", lambda _: {})(table))
@@ -306,6 +313,7 @@ class Trainer:
             "n_updates": self.learner.n_updates,
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
             "threads": build.threads(self.config),
+            "chat_template": self.template,
         }
 
     def save(self) -> None:
@@ -335,6 +343,13 @@ class Trainer:
         started = time.perf_counter()
         yield
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
+
+
+def n_updates(n_samples: int, table: AlgorithmTable) -> int:
+    """Updates that an epoch makes of ``n_samples``: nearly equal parts, none above ``samples_per_update``."""
+    if table.samples_per_update is not None:
+        return math.ceil(n_samples / table.samples_per_update)
+    return min(table.updates_per_iteration, n_samples)
 
 
 def run_panel(

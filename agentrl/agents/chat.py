@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from agentrl.agents.base import Decision, Episode, Session, View
 from agentrl.agents.memory import Append, Window
 from agentrl.agents.template import check_template, fill
-from agentrl.chat import ActionFormat, Renderer
+from agentrl.chat import ActionFormat, Parsed, Renderer
 from agentrl.errors import ConfigError
 from agentrl.types import Call, Message
 
@@ -20,9 +21,17 @@ DEFAULT_PROMPT = (
 
 @dataclass(frozen=True)
 class ChatAgent:
-    """``prompt`` is a template whose fields are ``history``, ``observation`` and every text of the environment's info
-    (Household: ``goal``, ``inventory``, ``admissible_actions``). Field values are inserted as they are; braces in them
-    mean nothing. ``context`` bounds prompt + completion in tokens (None: no bound).
+    """``prompt`` is a template whose fields are ``history``, ``observation``, every text of the environment's info
+    (Household: ``goal``, ``inventory``, ``admissible_actions``) and ``turn``, the turn's number from 1. Field values are
+    inserted as they are; braces in them mean nothing. ``context`` bounds prompt + completion in tokens (None: no bound).
+
+    ``earlier_turns`` is how a memory that appends shows the model its own earlier turns:
+
+    - "as_sampled": the very ids that it sampled, thoughts included. An episode is one sample.
+    - "as_template": as its chat template writes them, as a server behind a chat API does. Where that reads differently from the
+      sampled ids, the turn opens a new sample; the earlier text is encoded again, as context, and never trained there.
+    - "auto", the default: "as_template" for a template that drops thoughts or rewrites turns, so that a model is asked in the form
+      that it was trained for; else "as_sampled", so that spaces which a template trims never break a sample.
     """
 
     renderer: Renderer
@@ -31,15 +40,48 @@ class ChatAgent:
     prompt: str = DEFAULT_PROMPT
     system: str = ""
     context: int | None = None
+    earlier_turns: Literal["auto", "as_sampled", "as_template"] = "auto"
+
+    @property
+    def follows_template(self) -> bool:
+        """Whether earlier turns are shown as the chat template writes them."""
+        if not isinstance(self.memory, Append) or self.earlier_turns == "as_sampled":
+            return False
+        return self.earlier_turns == "as_template" or not self.renderer.traits(system=bool(self.system)).keeps_history
+
+    def describe(self) -> str:
+        """One line: what the chat template was found to do, and how earlier turns are shown therefore; "" where neither matters."""
+        traits = self.renderer.traits(system=bool(self.system))
+        if not isinstance(self.memory, Append):
+            return f"chat template: {traits}" if traits.opening else ""
+        shown = "as the template writes them" if self.follows_template else "as they were sampled"
+        return (
+            f"chat template: {traits}; earlier turns are shown {shown} (agent.earlier_turns = {self.earlier_turns!r})"
+        )
+
+    def parse(self, completion: Sequence[int]) -> Parsed:
+        """What a completion says, together with the thought that the generation prompt opened."""
+        return self.format.parse(self.renderer.opening + self.renderer.decode(completion))
+
+    def written(self, action: str) -> list[int]:
+        """Ids of a completion that does ``action``, [C]: what a demonstration shows."""
+        pieces = self.format.pieces(action, opened=bool(self.renderer.opening))
+        return self.renderer.completion(pieces)
 
     def start(self, episode: Episode) -> Session:
         return ChatSession(self, episode)
 
     def check(self, fields: Mapping[str, str]) -> None:
-        """Raises ConfigError for a template field that neither the environment nor the memory provides."""
+        """Raises ConfigError for a template field that neither the environment nor the memory provides, and for a system text
+        that the model's chat template does not take."""
         check_template("agent.prompt", self.prompt, {*fields, "history"})
         if isinstance(self.memory, Append):
             check_template("agent.memory.next", self.memory.next, {*fields, "history"})
+        if self.system and not self.renderer.traits(system=True).system:
+            raise ConfigError(
+                "agent.system is given, and the model's chat template takes no system message; "
+                "put its text in front of agent.prompt"
+            )
 
 
 class ChatSession:
@@ -50,17 +92,25 @@ class ChatSession:
         self.episode = episode
         self.past: list[tuple[str, str]] = []
         self.last: Call | None = None
+        self.messages: list[Message] = []  # of the turns that lie behind, where the template writes them
 
     def prompt_ids(self, view: View) -> list[int]:
         """What the model is shown at this turn, [P]."""
+        renderer, messages = self.agent.renderer, self.shown(view)
+        if not isinstance(self.agent.memory, Append) or self.last is None:
+            return renderer.prompt(messages)
+        if self.agent.follows_template:
+            return renderer.follow(self.last.prompt_ids, self.last.completion_ids, self.messages, messages)
+        return renderer.extend(self.last.prompt_ids, self.last.completion_ids, messages)
+
+    def shown(self, view: View) -> list[Message]:
+        """The messages that this turn adds."""
         agent = self.agent
         fields = {**view.fields(), "history": agent.memory.history(self.past)}
-        if isinstance(agent.memory, Append) and self.last is not None:
-            message: Message = {"role": "user", "content": fill("agent.memory.next", agent.memory.next, fields)}
-            return agent.renderer.extend(self.last.prompt_ids, self.last.completion_ids, [message])
+        if isinstance(agent.memory, Append) and self.past:
+            return [{"role": "user", "content": fill("agent.memory.next", agent.memory.next, fields)}]
         messages: list[Message] = [{"role": "system", "content": agent.system}] if agent.system else []
-        messages.append({"role": "user", "content": fill("agent.prompt", agent.prompt, fields)})
-        return agent.renderer.prompt(messages)
+        return [*messages, {"role": "user", "content": fill("agent.prompt", agent.prompt, fields)}]
 
     async def act(self, view: View) -> Decision:
         episode, agent = self.episode, self.agent
@@ -86,11 +136,20 @@ class ChatSession:
             finish=completion.finish,
             policy_version=completion.version,
         )
-        parsed = agent.format.parse(agent.renderer.decode(completion.ids))
+        parsed = agent.parse(completion.ids)
         self.record(view, call, parsed.action)
-        return Decision(parsed.action, [call], valid=not parsed.problem, problem=parsed.problem)
+        return Decision(
+            parsed.action,
+            [call],
+            valid=not parsed.problem,
+            problem=parsed.problem,
+            only_admissible=agent.format.only_admissible,
+        )
 
     def record(self, view: View, call: Call, action: str) -> None:
         """Takes a finished turn into memory."""
+        if self.agent.follows_template:
+            spoken: Message = {"role": "assistant", "content": self.agent.renderer.spoken(call.completion_ids)}
+            self.messages += [*self.shown(view), spoken]
         self.last = call
         self.past.append((view.observation, action))
