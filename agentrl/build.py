@@ -202,8 +202,7 @@ def tokenizer(config: RunConfig, pools: Sequence[EnvPool]) -> tuple[Any, Rendere
         found = _checkpoints().load_tokenizer(config.model.path)
     elif config.model.config is not None:
         words = [word for pool in pools for word in _vocabulary(pool)]
-        prompts = [text for table in config.env for text in _texts(config.agent_of(table))]
-        found = build_tokenizer([*words, *prompts])
+        found = build_tokenizer([*words, *texts_of(config)])
     else:
         raise ConfigError("model: give a path (a checkpoint folder or a Hugging Face name) or a config to build one")
     return found, Renderer(found, options=config.agent.template_options)
@@ -219,8 +218,12 @@ def _vocabulary(pool: EnvPool) -> list[str]:
         )
 
 
+def texts_of(config: RunConfig) -> list[str]:
+    """What the agents of a run file write into prompts besides what they saw."""
+    return [text for table in config.env for text in _texts(config.agent_of(table))]
+
+
 def _texts(table: AgentTable) -> list[str]:
-    """What an agent writes into prompts besides what it saw."""
     return [table.prompt or DEFAULT_PROMPT, table.system, *(str(v) for k, v in table.memory.items() if k != "name")]
 
 

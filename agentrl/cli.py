@@ -41,15 +41,18 @@ def train(
         overrides: Changes to the run file, as in run.seed=1.
         out: The run folder (default: runs/NAME).
         resume: Continue the run folder from its last checkpoint.
-        dry_run: Check everything, print the resolved run file, and stop.
+        dry_run: Check everything, print what memory and time it needs here and the resolved run file, and stop.
     """
     from agentrl import config as configs
     from agentrl import trainer
-    from agentrl.console import Progress
 
     settings = configs.load(configs.find(config), overrides)
     if dry_run:
-        trainer.Trainer(settings, Progress(), time.time())
+        from agentrl.dry_run import dry_run as needs
+
+        for line in needs(settings):
+            print(f"# {line}".rstrip())
+        print()
         _print_toml(settings)
         return
     trainer.train(settings, out, resume=resume, started=process_started())

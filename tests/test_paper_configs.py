@@ -81,7 +81,6 @@ def test_a_papers_run_file_trains(name: str, tmp_path: Path) -> None:
 def test_the_prompt_shows_the_last_k_turns(turns: int) -> None:
     from agentrl import build
     from agentrl.agents import View
-    from agentrl.agents.chat import ChatSession
     from agentrl.scenes import Scenes
 
     config = load("paper/gigpo_alfworld", *TINY_MODEL, *SMALL, f"agent.memory.turns={turns}")
@@ -89,10 +88,9 @@ def test_the_prompt_shows_the_last_k_turns(turns: int) -> None:
     _, renderer = build.tokenizer(config, scenes.pools)
     scene = scenes.all[0]
     agent = build.chat_agent(config.agent_of(scene.table), renderer, scene.view, 4096)
-    session = ChatSession(agent, None)  # pyright: ignore[reportArgumentType]  # a prompt asks nothing of the episode
-    session.past = [("On it you see nothing.", f"go to drawer {number}") for number in range(1, 4)]
+    past = [("On it you see nothing.", f"go to drawer {number}") for number in range(1, 4)]
     view = View("You arrive.", scene.view.info, 3)
-    (message,) = session.shown(view)
+    (message,) = agent.messages(view, past)
     text = str(message["content"])
     actions = scene.view.info["admissible_actions"]
     assert f"Your task is to: {scene.view.info['goal']}" in text and "\n".join(actions) in text

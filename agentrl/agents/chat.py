@@ -59,6 +59,15 @@ class ChatAgent:
             f"chat template: {traits}; earlier turns are shown {shown} (agent.earlier_turns = {self.earlier_turns!r})"
         )
 
+    def messages(self, view: View, past: list[tuple[str, str]]) -> list[Message]:
+        """The messages that a turn adds to the conversation, or all of it for a memory that does not append; ``past`` holds
+        (observation, action) of every earlier turn."""
+        fields = {**view.fields(), "history": self.memory.history(past)}
+        if isinstance(self.memory, Append) and past:
+            return [{"role": "user", "content": fill("agent.memory.next", self.memory.next, fields)}]
+        messages: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+        return [*messages, {"role": "user", "content": fill("agent.prompt", self.prompt, fields)}]
+
     def parse(self, completion: Sequence[int]) -> Parsed:
         """What a completion says, together with the thought that the generation prompt opened."""
         return self.format.parse(self.renderer.opening + self.renderer.decode(completion))
@@ -96,21 +105,12 @@ class ChatSession:
 
     def prompt_ids(self, view: View) -> list[int]:
         """What the model is shown at this turn, [P]."""
-        renderer, messages = self.agent.renderer, self.shown(view)
+        renderer, messages = self.agent.renderer, self.agent.messages(view, self.past)
         if not isinstance(self.agent.memory, Append) or self.last is None:
             return renderer.prompt(messages)
         if self.agent.follows_template:
             return renderer.follow(self.last.prompt_ids, self.last.completion_ids, self.messages, messages)
         return renderer.extend(self.last.prompt_ids, self.last.completion_ids, messages)
-
-    def shown(self, view: View) -> list[Message]:
-        """The messages that this turn adds."""
-        agent = self.agent
-        fields = {**view.fields(), "history": agent.memory.history(self.past)}
-        if isinstance(agent.memory, Append) and self.past:
-            return [{"role": "user", "content": fill("agent.memory.next", agent.memory.next, fields)}]
-        messages: list[Message] = [{"role": "system", "content": agent.system}] if agent.system else []
-        return [*messages, {"role": "user", "content": fill("agent.prompt", agent.prompt, fields)}]
 
     async def act(self, view: View) -> Decision:
         episode, agent = self.episode, self.agent
@@ -150,6 +150,6 @@ class ChatSession:
         """Takes a finished turn into memory."""
         if self.agent.follows_template:
             spoken: Message = {"role": "assistant", "content": self.agent.renderer.spoken(call.completion_ids)}
-            self.messages += [*self.shown(view), spoken]
+            self.messages += [*self.agent.messages(view, self.past), spoken]
         self.last = call
         self.past.append((view.observation, action))

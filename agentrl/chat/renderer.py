@@ -179,9 +179,10 @@ class Renderer:
 
     def _write(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """The template's text. Raises ConfigError where it refuses the roles."""
+        rows: Any = [dict(message) for message in messages]
         try:
             text: Any = self.tokenizer.apply_chat_template(
-                [dict(message) for message in messages],
+                rows,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
                 **self.options,
