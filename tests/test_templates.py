@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
-from toys import FAMILIES, PROMPT, Corridor, family
+from toys import FAMILIES, PROMPT, TEXTS, Corridor, family
 
 from agentrl.agents import Append, ChatAgent, DemonstratorAgent, Episode, OracleAgent, Window
 from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat
@@ -115,6 +115,40 @@ def test_the_end_of_a_turn_is_found_and_no_pad_token_is_needed(name: str) -> Non
     assert renderer.tokenizer.pad_token_id is None
     assert renderer.stop_ids == (renderer.tokenizer.convert_tokens_to_ids(FAMILIES[name][0]),)
     assert Renderer(renderer.tokenizer, stop_ids=[7, *renderer.stop_ids]).stop_ids == (*renderer.stop_ids, 7)
+
+
+def spaced_tokenizer(name: str) -> Any:
+    """One letter a token, and a space written before every text, as SentencePiece does."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted({*"".join(TEXTS), *"abcdefghijklmnopqrstuvwxyz▁\n[]<>/|_INST"})
+    inner = Tokenizer(models.BPE({letter: place for place, letter in enumerate(letters)}, []))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    inner.decoder = decoders.Metaspace(prepend_scheme="first")
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, clean_up_tokenization_spaces=False)
+    made.add_special_tokens({"eos_token": FAMILIES[name][0], "additional_special_tokens": FAMILIES[name][1:]})
+    made.chat_template = family(name).chat_template
+    return made
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_tokenizer_that_writes_a_space_before_every_text_writes_none_inside(name: str) -> None:
+    renderer = Renderer(spaced_tokenizer(name))
+    first, second = [message("user", "go right")], [message("user", " go  left\n")]
+    prompt = renderer.prompt(first)
+    whole = renderer.tokenizer.apply_chat_template(first, tokenize=False, add_generation_prompt=True)
+    assert prompt == renderer.tokenizer(whole, add_special_tokens=False)["input_ids"]
+    completion = renderer.completion([("so", False), (" go", True)])
+    assert renderer.decode(completion) == "so go" and renderer.spoken(completion) == renderer.opening + "so go"
+    assert renderer.decode(renderer.encode_text(" go")) == " go" and renderer.decode([]) == ""
+    grown = renderer.extend(prompt, completion, second)
+    assert grown[: len(prompt) + len(completion)] == [*prompt, *completion]
+    past = [*first, message("assistant", renderer.spoken(completion))]
+    history = renderer.tokenizer.apply_chat_template([*past, *second], tokenize=False, add_generation_prompt=True)
+    if not (renderer.traits().spaces or renderer.opening):
+        assert renderer.rendered([*past, *second]) == grown
+        assert grown == renderer.tokenizer(history, add_special_tokens=False)["input_ids"]
 
 
 # ── the past, as sampled and as the template writes it ───────────────────────────────────────────────────────────────

@@ -25,6 +25,7 @@ from agentrl.types import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ANCHOR = "\n"  # put before a text, and its ids taken away, where a tokenizer would write a space before every text
 SHORT, MANY = 200, 20_000  # characters of a text whose ids are kept; texts that are
 _SLOT = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: no tokenizer's template writes them
 CUT = "\ue002"  # stands inside of a token's name where it is only text
@@ -51,6 +52,9 @@ class Renderer:
         self.tokenizer = tokenizer
         self.options = dict(options or {})
         self._frames: dict[tuple[str, ...], list[list[int]]] = {}
+        self._anchor: list[int] = []
+        if _adds_a_space(tokenizer):
+            self._anchor = self._encoded(ANCHOR)
         self._texts: dict[str, list[int]] = {}
         self._markups: dict[str, list[int]] = {}
         self._traits: dict[bool, Traits] = {}
@@ -131,8 +135,9 @@ class Renderer:
         return self._decoded(self._without_end(ids))
 
     def _decoded(self, ids: list[int]) -> str:
-        text: Any = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+        found = [*self._anchor, *ids] if ids else []
+        text: Any = self.tokenizer.decode(found, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text.removeprefix(ANCHOR) if self._anchor else text
 
     def _without_end(self, ids: Sequence[int]) -> list[int]:
         return list(ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids)
@@ -148,16 +153,24 @@ class Renderer:
             whole = text.encode(errors="replace").decode()  # a lone surrogate becomes "?": no tokenizer takes it
             known = []
             for part in _parts(whole, self._unsplit):
-                known += self.tokenizer(part, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+                known += self._encoded(part, split_special_tokens=True)
             _keep(self._texts, text, known)
         return known
 
     def _encode_markup(self, text: str) -> list[int]:
         known = self._markups.get(text)
         if known is None:
-            known = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            known = self._encoded(text)
             _keep(self._markups, text, known)
         return known
+
+    def _encoded(self, text: str, **how: bool) -> list[int]:
+        """Ids of a text as it would stand behind another one."""
+        anchor = self._anchor
+        ids = list(self.tokenizer(ANCHOR + text if anchor else text, add_special_tokens=False, **how)["input_ids"])
+        if ids[: len(anchor)] == anchor:
+            return ids[len(anchor) :]
+        return list(self.tokenizer(text, add_special_tokens=False, **how)["input_ids"])
 
     def _frame(self, roles: tuple[str, ...]) -> list[list[int]]:
         """Ids before, between and after the texts of messages with these roles: len(roles) + 1 lists."""
@@ -242,6 +255,12 @@ def _parts(text: str, names: re.Pattern[str]) -> list[str]:
     """
     places = [0, *(match.start() + 1 for match in names.finditer(text)), len(text)]
     return [text[start:end] for start, end in itertools.pairwise(places)]
+
+
+def _adds_a_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text is encoded with a space before it that it does not have, as SentencePiece does."""
+    tokens: Any = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])
+    return bool(tokens) and tokens[0].startswith(("▁", "Ġ"))
 
 
 def _starts_of(tokens: Sequence[str]) -> re.Pattern[str]:

@@ -12,6 +12,9 @@ A model is laid out on the meta device, so one of any size costs no memory here.
     KV cache            rows of a forward pass x positions x layers x 2 kv values
     operations          6 N a trained token, 2 N a token that is read, sampled or scored; N: all parameters but an untied input
                         embedding. Attention's own share, which grows with the length, is left out.
+
+A learner's peak was measured within 3 % of this for three models on a CPU whose allocator returns what is freed
+(``MALLOC_MMAP_THRESHOLD_=65536``); the C library's default keeps up to half as much again.
 """
 
 from __future__ import annotations
