@@ -13,7 +13,7 @@ from agentrl import registry
 from agentrl.agents import ChatAgent, MessageAgent, View
 from agentrl.agents.prompting import DEFAULT_PROMPT, default_prompt
 from agentrl.algorithms.method import WHOLE, check_columns, columns, scope
-from agentrl.chat import ActionFormat, Renderer, build_tokenizer
+from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
 from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
@@ -170,7 +170,7 @@ def chat_agent(table: AgentTable, renderer: Renderer, view: View, limit: int | N
             f"agent.context = {table.context}, but the model has {limit} positions; ask for {limit} or fewer"
         )
     context = limit if table.context is None else table.context
-    agent = ChatAgent(renderer=renderer, context=context, **_prompting(table, view))
+    agent = ChatAgent(renderer=renderer, context=context, earlier_turns=table.earlier_turns, **_prompting(table, view))
     agent.check(view.fields())
     return agent
 
@@ -185,7 +185,9 @@ def message_agent(table: AgentTable, view: View) -> MessageAgent:
 def _prompting(table: AgentTable, view: View) -> dict[str, Any]:
     return {
         "memory": registry.build("memory", table.memory, "agent.memory"),
-        "format": ActionFormat(table.action_tags, table.think_tags),
+        "format": VerlAgentFormat()
+        if table.projection == "verl_agent"
+        else ActionFormat(table.action_tags, table.think_tags),
         "prompt": default_prompt(view.fields()) if table.prompt is None else table.prompt,
         "system": table.system,
     }
@@ -227,11 +229,10 @@ def tokenizer(config: RunConfig, pools: Sequence[EnvPool]) -> tuple[Any, Rendere
         found = _checkpoints().load_tokenizer(config.model.path)
     elif config.model.config is not None:
         words = [word for pool in pools for word in _vocabulary(pool)]
-        prompts = [text for table in config.env for text in _texts(config.agent_of(table))]
-        found = build_tokenizer([*words, *prompts])
+        found = build_tokenizer([*words, *texts_of(config)])
     else:
         raise ConfigError("model: give a path (a checkpoint folder or a Hugging Face name) or a config to build one")
-    return found, Renderer(found)
+    return found, Renderer(found, options=config.agent.template_options)
 
 
 def _vocabulary(pool: EnvPool) -> list[str]:
@@ -244,23 +245,26 @@ def _vocabulary(pool: EnvPool) -> list[str]:
         )
 
 
+def texts_of(config: RunConfig) -> list[str]:
+    """What the agents of a run file write into prompts besides what they saw."""
+    return [text for table in config.env for text in _texts(config.agent_of(table))]
+
+
 def _texts(table: AgentTable) -> list[str]:
-    """What an agent writes into prompts besides what it saw."""
     return [table.prompt or DEFAULT_PROMPT, table.system, *(str(v) for k, v in table.memory.items() if k != "name")]
 
 
 def models(config: RunConfig, pools: Sequence[EnvPool], tokenizer_path: str | None = None) -> Models:
     """The model of a run file with its tokenizer (``tokenizer_path``: another one, that demonstrations were written with)."""
     checkpoint = _checkpoints()
-    if tokenizer_path is None:
-        made, renderer = tokenizer(config, pools)
-    else:
-        made = checkpoint.load_tokenizer(tokenizer_path)
-        renderer = Renderer(made)
+    made = tokenizer(config, pools)[0] if tokenizer_path is None else checkpoint.load_tokenizer(tokenizer_path)
     if config.model.path is not None:
         model = _adapted(checkpoint.load_model(config.model.path, config.model.dtype), config)
     else:
         model = checkpoint.build_model(dict(config.model.config or {}), made, config.run.seed, config.model.dtype)
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    stop_ids = [ends] if isinstance(ends, int) else list(ends or ())
+    renderer = Renderer(made, options=config.agent.template_options, stop_ids=stop_ids)
     return Models(model.to(device(config)), made, renderer)
 
 

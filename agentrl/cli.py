@@ -47,20 +47,23 @@ def train(
     """Train an agent by reinforcement learning, as a run file says.
 
     Args:
-        config: A run file (TOML), or the name of one that ships with agentrl: quickstart, household-grpo.
+        config: A run file (TOML), or the name of one that ships with agentrl: quickstart, household-grpo, paper/gigpo_alfworld …
         overrides: Values that replace those of the run file, as in run.seed=1 algorithm.credit.gamma=0.9.
         out: Write metrics, trajectories and checkpoints to this new folder (default: runs/NAME, or the first free of
             runs/NAME-2 …; NAME is run.name).
         resume: Continue the folder of --out (default: runs/NAME) from its last checkpoint, to the same numbers.
-        dry_run: Check everything, print the run file with all defaults filled in, and stop.
+        dry_run: Check everything, print what memory and time it needs here and the run file with all defaults filled in, and stop.
     """
     from agentrl import config as configs
     from agentrl import trainer
-    from agentrl.console import Progress
 
     settings = configs.load(configs.find(config), overrides)
     if dry_run:
-        trainer.Trainer(settings, Progress(), time.time())
+        from agentrl.dry_run import dry_run as needs
+
+        for line in needs(settings):
+            print(f"# {line}".rstrip())
+        print()
         _print_toml(settings)
         return
     trainer.train(settings, out, resume=resume, started=process_started())

@@ -22,6 +22,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     field_serializer,
+    field_validator,
 )
 
 from agentrl.errors import ConfigError, did_you_mean
@@ -76,7 +77,8 @@ class ModelTable(Table):
     """``path``: a checkpoint folder or a Hugging Face name that is at hand. ``config``: build a model with random weights
     (transformers' ``model_type`` and its keys); the tokenizer is then made from the environment's vocabulary. ``dtype``: of the
     weights that compute; bfloat16 is trained through float32 master weights, float16 plays only. ``gradient_checkpointing``
-    computes each layer twice and keeps a layer's input only: slower, less memory, the same gradient."""
+    computes each layer twice and keeps a layer's input only: slower, less memory, the same gradient. An empty path is none: the
+    override ``model.path=`` makes room for a ``config``."""
 
     path: str | None = None
     config: Spec | None = None
@@ -84,15 +86,28 @@ class ModelTable(Table):
     lora: LoraTable | None = None
     gradient_checkpointing: bool = False
 
+    @field_validator("path")
+    @classmethod
+    def _empty_is_none(cls, path: str | None) -> str | None:
+        return path or None
+
 
 class AgentTable(Table):
-    """How observations become prompts. ``context`` bounds prompt + completion in tokens."""
+    """How observations become prompts, and completions actions. ``context`` bounds prompt + completion in tokens.
+
+    ``projection``: "strict" plays only what has the wanted form, and calls an action that the environment does not list
+    invalid; "verl_agent" reads completions as that project's code does (``chat.VerlAgentFormat``). ``earlier_turns``: how a memory
+    that appends shows the model's own turns (``agents.ChatAgent``). ``template_options``: further variables of the chat template.
+    """
 
     memory: Spec = {"name": "window", "turns": 4}
     prompt: str | None = None
     system: str = ""
     action_tags: bool = True
     think_tags: bool = False
+    projection: Literal["strict", "verl_agent"] = "strict"
+    earlier_turns: Literal["auto", "as_sampled", "as_template"] = "auto"
+    template_options: Spec = {}
     context: Positive | None = None
 
 
@@ -113,7 +128,8 @@ class RolloutTable(Table):
 
 
 class AlgorithmTable(Table):
-    """One method a stage. ``updates_per_iteration`` splits an iteration's samples; ``epochs`` goes over them again."""
+    """One method a stage. ``updates_per_iteration`` splits an iteration's samples, ``samples_per_update`` bounds the part of an
+    update instead (the number of updates then follows the number of samples); ``epochs`` goes over them again."""
 
     sampler: Spec = {"name": "uniform"}
     scores: list[Spec] = []
@@ -124,6 +140,7 @@ class AlgorithmTable(Table):
     loss: Spec = {"name": "ppo_clip"}
     regularizers: list[Spec] = []
     updates_per_iteration: Positive = 1
+    samples_per_update: Positive | None = None
     epochs: Positive = 1
     refill_rounds: Annotated[int, Field(ge=0)] = 2
     old_logprobs: Literal["sampler", "learner"] = "learner"
@@ -262,6 +279,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
+
+
 def holds_model(folder: Path) -> bool:
     """Whether a folder is a checkpoint: of a model, or of an adapter."""
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
@@ -335,16 +354,25 @@ def _check_combinations(config: RunConfig) -> None:
             "trained; use 1.0 in training (evaluation may truncate)"
         )
     if config.model.path is not None and config.model.config is not None:
-        raise ConfigError("model.path and model.config are both given; give one: a checkpoint, or a model to build")
+        raise ConfigError(
+            "model.path and model.config are both given; give one: a checkpoint, or a model to build "
+            "(an override model.path= takes the path out)"
+        )
     titles = [table.title for table in config.env]
     for place, table in enumerate(config.env):
         if table.title in titles[:place]:
             raise ConfigError(f"two environments are called '{table.title}'; give each [[env]] a name of its own")
         _check_keys(AgentTable, table.agent, f"env.{place}.agent")
         try:
-            config.agent_of(table)
+            agent = config.agent_of(table)
         except ValidationError as error:
             raise ConfigError(first_problem(error, f"env.{place}.agent")) from error
+        if agent.projection == "verl_agent" and not (agent.action_tags and agent.think_tags):
+            raise ConfigError('agent.projection = "verl_agent" reads both tags; set action_tags and think_tags to true')
+        if agent.template_options != config.agent.template_options:
+            raise ConfigError(
+                f"env.{place}.agent.template_options: a run has one chat template; write it under [agent]"
+            )
     if config.model.lora is not None and config.model.path is None:
         raise ConfigError("model.lora needs model.path: a checkpoint of an adapter names the model that it belongs on")
     if config.model.lora is not None and config.model.lora.dropout:
@@ -352,6 +380,15 @@ def _check_combinations(config: RunConfig) -> None:
             f"model.lora.dropout = {config.model.lora.dropout}: with dropout an update would train another distribution than "
             "the one that was sampled; use 0"
         )
+    algorithm = config.algorithm
+    if algorithm.samples_per_update is not None:
+        if algorithm.updates_per_iteration != 1:
+            raise ConfigError("algorithm.updates_per_iteration and samples_per_update are both given; give one")
+        if config.optimizer.schedule != "constant":
+            raise ConfigError(
+                f"a {config.optimizer.schedule} schedule needs the number of updates, which algorithm.samples_per_update "
+                "leaves open; use updates_per_iteration, or a constant schedule"
+            )
 
 
 def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:

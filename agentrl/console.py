@@ -56,6 +56,9 @@ class Progress:
         """Wraps a whole run."""
         yield
 
+    def note(self, text: str) -> None:
+        """One line that should not be missed."""
+
     def panel(self, name: str, n: int) -> None:
         """An evaluation of ``n`` episodes begins."""
 
@@ -88,6 +91,9 @@ class LineProgress(Progress):
         self.first, self.total = iteration, config.run.iterations
         self.say(f"run folder: {folder}")
         yield
+
+    def note(self, text: str) -> None:
+        self.say(text)
 
     def say(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)

@@ -184,7 +184,7 @@ def saved_model(path: str) -> tuple[RunConfig, Path]:
         raise CheckpointError(
             f"there is no checkpoint at '{path}'; write checkpoint:PATH with a run folder or a checkpoint"
         )
-    model = place if config.holds_model(place) else place / "checkpoints" / "latest"
+    model = place if configs.holds_model(place) else place / "checkpoints" / "latest"
     run_file = next(
         (p / "config.toml" for p in (place, *model.resolve().parents[:2]) if (p / "config.toml").is_file()), None
     )

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from agentrl import build, seeding, stages
+from agentrl.agents import ChatAgent
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.method import WHOLE, columns, scope
-from agentrl.config import RunConfig, config_difference, load
+from agentrl.config import AlgorithmTable, RunConfig, config_difference, load
 from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
@@ -69,6 +71,8 @@ class Trainer:
         self.methods = build.methods(config.algorithm, state_keys=self.scenes.state_keys)
         self.models = build.models(config, self.scenes.pools)
         seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
+        told = [seat.agent.describe() for seat in seats.values() if isinstance(seat.agent, ChatAgent)]
+        self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
         self.learner = _learner(config, self.methods, self.models.model)
         self.policy = build.policy(config, self.models.model)
         self.rollouts = build.rollouts(config, seats, self.policy)
@@ -126,6 +130,8 @@ class Trainer:
         self.folder.write_summary(self.summary("running"))
         try:
             with self.progress.run(self.folder.path, config, self.iteration):
+                if self.template:
+                    self.progress.note(self.template)
                 if "before" not in self.results:
                     self.evaluate("before")
                     self.save()
@@ -240,6 +246,7 @@ class Trainer:
             name: value for name, value in measured[0].items() if name.startswith("sampler_gap")
         }  # before any step
         result["n_updates"] = self.learner.n_updates
+        result["samples/per_episode"] = len(samples) / len(members)
         result["advantage/zero_fraction"] = float(np.mean(advantages == 0))
         for method in self.methods.credit:
             result.update(getattr(method, "metrics", lambda _: {})(table))
@@ -253,7 +260,7 @@ class Trainer:
             units.setdefault(int(table["group"][sample.row.max()]) if whole else index, []).append(index)
         order = rng.permutation(len(units))
         together = list(units.values())
-        for part in np.array_split(order, min(self.config.algorithm.updates_per_iteration, len(units))):
+        for part in np.array_split(order, min(n_updates(len(samples), self.config.algorithm), len(units))):
             yield [index for place in part for index in together[place]]
 
     def after_iteration(self) -> None:
@@ -319,6 +326,7 @@ class Trainer:
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
             "n_trained_parameters": sum(parameter.numel() for parameter in self.learner.masters.parameters),
             "threads": build.threads(self.config),
+            "chat_template": self.template,
         }
 
     def save(self) -> None:
@@ -349,6 +357,13 @@ class Trainer:
         started = time.perf_counter()
         yield
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
+
+
+def n_updates(n_samples: int, table: AlgorithmTable) -> int:
+    """Updates that an epoch makes of ``n_samples``: nearly equal parts, none above ``samples_per_update``."""
+    if table.samples_per_update is not None:
+        return math.ceil(n_samples / table.samples_per_update)
+    return min(table.updates_per_iteration, n_samples)
 
 
 def run_panel(

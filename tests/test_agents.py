@@ -112,8 +112,8 @@ FIELDS = View("o", {"goal": "g", "admissible_actions": ["a", "b"], "count": 3}, 
 
 
 def test_every_text_of_info_is_a_field() -> None:
-    assert FIELDS == {"goal": "g", "admissible_actions": "a\nb", "observation": "o"}
-    assert View("o", {"observation": "other"}, 0).fields() == {"observation": "o"}
+    assert FIELDS == {"goal": "g", "admissible_actions": "a\nb", "observation": "o", "turn": "1"}
+    assert View("o", {"observation": "other"}, 4).fields() == {"observation": "o", "turn": "5"}
 
 
 def test_an_unknown_field_is_found_before_the_first_episode() -> None:
@@ -308,3 +308,24 @@ def test_the_context_is_the_models_where_the_run_file_has_none() -> None:
         assert build.chat_agent(table, renderer, view).context == context
     with pytest.raises(ConfigError, match=r"agent\.context = 513, but the model has 512 positions"):
         build.chat_agent(AgentTable(prompt="{observation}", context=513), renderer, view, limit)
+
+
+def test_a_header_says_how_much_was_done_and_how_much_of_it_is_shown() -> None:
+    memory = Window(turns=2, header="{taken} taken, the last {shown}:\n", item="{number} {action}\n", empty="new")
+    past = [("a", "x"), ("b", "y"), ("c", "z")]
+    assert memory.history(past) == "3 taken, the last 2:\n2 y\n3 z\n"
+    assert memory.history([]) == Window(turns=0, header="h", empty="new").history(past) == "new"
+    with pytest.raises(ConfigError, match=r"agent.memory.header names a field '\{take\}'"):
+        Window(header="{take}")
+
+
+def test_the_turns_number_is_a_field() -> None:
+    agent = chat_agent(prompt="turn {turn}\n{history}", memory=Window(item="{action}"))
+    agent.check(FIELDS)
+    model = Model(agent.renderer, RIGHT)
+    play(agent, model=model)
+    assert [model.shown(turn).split("\n")[0].removeprefix("<|user|>") for turn in range(3)] == [
+        "turn 1",
+        "turn 2",
+        "turn 3",
+    ]

@@ -189,7 +189,7 @@ def test_without_torch_the_extra_is_named() -> None:
             [sys.executable, "-c", code, *command],
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": tests},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([tests, str(Path(tests).parent)])},
             check=False,
         )
         assert done.returncode == 2 and done.stdout == ""
@@ -450,7 +450,9 @@ def test_what_the_parser_refuses_is_status_two_too(arguments: list[str]) -> None
     assert caught.value.code == 2
 
 
-@pytest.mark.parametrize("name", ["train", "demos", "sft", "export-model", "eval", "play", "replay", "check", "list", "bench"])
+@pytest.mark.parametrize(
+    "name", ["train", "demos", "sft", "export-model", "eval", "play", "replay", "check", "list", "bench"]
+)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([name, "--help"])

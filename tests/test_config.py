@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agentrl import config as configs
-from agentrl.config import RunConfig, Table, find, load, parse, parse_value
+from agentrl.config import RunConfig, Table, find, load, overridden, parse, parse_value
 from agentrl.errors import ConfigError
 from agentrl.store import RunFolder, without_none
 
@@ -359,3 +359,21 @@ def test_no_default_would_be_lost_by_leaving_none_out() -> None:
 def test_a_configuration_cannot_be_changed() -> None:
     with pytest.raises(Exception, match="frozen"):
         parse(ENV).run.seed = 3
+
+
+def test_an_empty_path_makes_room_for_a_model_to_build() -> None:
+    data = {**ENV, "model": {"path": "somewhere"}}
+    found = parse(overridden(data, ["model.path=", "model.config.model_type=qwen2"])).model
+    assert (found.path, found.config) == (None, {"model_type": "qwen2"})
+
+
+def test_verl_agents_projection_wants_both_tags() -> None:
+    assert "set action_tags and think_tags to true" in refusal(with_value("agent.projection", "verl_agent"))
+    assert parse({**ENV, "agent": {"projection": "verl_agent", "think_tags": True}}).agent.think_tags
+
+
+def test_updates_are_counted_in_one_way() -> None:
+    both = {"algorithm": {"samples_per_update": 8, "updates_per_iteration": 2}}
+    assert "give one" in refusal({**ENV, **both})
+    falling = {"algorithm": {"samples_per_update": 8}, "optimizer": {"schedule": "cosine"}}
+    assert "a cosine schedule needs the number of updates" in refusal({**ENV, **falling})

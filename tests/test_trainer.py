@@ -21,11 +21,11 @@ from rich.console import Console
 from toy_runs import assert_same_run, cut, metrics, run_file, summary, tiny, trajectories, weights
 
 from agentrl.cli import main
-from agentrl.config import load
+from agentrl.config import AlgorithmTable, load
 from agentrl.console import LineProgress, LiveProgress, Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.store import free_folder, read_trajectories
-from agentrl.trainer import Trainer, train
+from agentrl.trainer import Trainer, n_updates, train
 
 pytest.importorskip("transformers", reason="training needs the extra 'train'")
 
@@ -252,6 +252,34 @@ def test_episodes_whose_first_prompt_does_not_fit_teach_nothing_and_break_nothin
 def test_append_memory_trains_too(tmp_path: Path) -> None:
     made = run(tmp_path, 'agent.memory={name="append", next="{observation}"}', "run.iterations=1")
     assert metrics(made)[0]["sampler_gap/max"] < 1e-4 and metrics(made)[0]["grad_norm"] > 0
+
+
+@pytest.mark.parametrize(("bound", "updates"), [(1, 8), (3, 3), (8, 1), (100, 1)])
+def test_the_number_of_updates_follows_the_number_of_samples(bound: int, updates: int) -> None:
+    table = AlgorithmTable(samples_per_update=bound)
+    assert n_updates(8, table) == updates
+    assert n_updates(8, AlgorithmTable(updates_per_iteration=bound)) == min(bound, 8)
+
+
+def test_updates_of_a_bounded_number_of_samples_train(tmp_path: Path) -> None:
+    train(
+        tiny(tmp_path, "run.iterations=1", "algorithm.updates_per_iteration=1", "algorithm.samples_per_update=9"),
+        tmp_path / "run",
+    )
+    (line,) = metrics(tmp_path / "run")
+    assert line["n_updates"] == -(-line["n_turns"] // 9) > 1
+    assert line["samples/per_episode"] == line["n_turns"] / line["n_trajectories"]
+
+
+def test_a_run_tells_what_the_chat_template_was_found_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = tiny(tmp_path, "run.iterations=1", 'agent.memory={name="append"}', "evaluation.episodes=0")
+    told = train(settings, tmp_path / "run", progress=LineProgress(Console()))["chat_template"]
+    assert told.startswith(
+        "chat template: keeps earlier turns as they are; earlier turns are shown as they were sampled"
+    )
+    assert told in capsys.readouterr().out
+    (line,) = metrics(tmp_path / "run")
+    assert line["samples/per_episode"] == 1
 
 
 def test_evaluation_every_and_checkpoint_keep(tmp_path: Path) -> None:

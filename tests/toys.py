@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -128,3 +129,26 @@ class Answering:
     def generate_batch(self, requests: list[Request]) -> list[Completion]:
         self.batches.append([request.id for request in requests])
         return [Completion(list(ids), [-0.5] * len(ids)) for ids in map(self.answer, requests)]
+
+
+# Families of chat templates (tests/templates/NAME.jinja): the special tokens that each writes, the one that ends a turn first.
+FAMILIES = {
+    "chatml": ["<|im_end|>", "<|im_start|>"],
+    "default_system": ["<|im_end|>", "<|im_start|>"],
+    "drops_thoughts": ["<|im_end|>", "<|im_start|>"],
+    "headers": ["<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>"],
+    "inst": ["</s>", "<s>", "[INST]", "[/INST]"],
+    "inst_moving": ["</s>", "<s>", "[INST]", "[/INST]"],
+    "no_system": ["<end_of_turn>", "<bos>", "<start_of_turn>"],
+    "opens_thought": ["<|end_of_sentence|>", "<|begin|>", "<|User|>", "<|Assistant|>"],
+}
+
+
+def family(name: str) -> Any:
+    """A word-level tokenizer with a family's template and special tokens, and without a pad token, as many have none."""
+    made = build_tokenizer([*TEXTS, "system\nuser\nassistant\nmodel\nturn 9\nYou go right. hm so"])
+    end = FAMILIES[name][0]
+    made.add_special_tokens({"eos_token": end, "additional_special_tokens": FAMILIES[name][1:]})
+    made.pad_token = None
+    made.chat_template = (Path(__file__).parent / "templates" / f"{name}.jinja").read_text()
+    return made

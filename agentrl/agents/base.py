@@ -44,26 +44,27 @@ class View:
     turn: int
 
     def fields(self) -> dict[str, str]:
-        """The fields that a prompt template may name: ``observation`` and every text value of ``info``; lists of texts
-        (``admissible_actions``) come one a line."""
+        """The fields that a prompt template may name: ``observation``, ``turn`` (its number from 1) and every text value of
+        ``info``; lists of texts (``admissible_actions``) come one a line."""
         found = {key: value for key, value in self.info.items() if isinstance(value, str)}
         for key, value in self.info.items():
             if isinstance(value, (list, tuple)) and all(isinstance(item, str) for item in value):
                 found[key] = "\n".join(value)
-        found["observation"] = self.observation
+        found |= {"observation": self.observation, "turn": str(self.turn + 1)}
         return found
 
 
 @dataclass(slots=True)
 class Decision:
     """An action and the calls that led to it. ``valid`` is False for a completion that holds no action; whether the
-    environment admits the action is checked by the episode."""
+    environment admits the action is checked by the episode, where ``only_admissible``."""
 
     action: str
     calls: list[Call] = field(default_factory=list)
     valid: bool = True
     problem: str = ""
     deliberate: bool = True  # False for an expert's noise, which nobody should imitate
+    only_admissible: bool = True
     over_budget: bool = False  # the prompt no longer fits: the episode ends with MAX_TOKENS
     leaves: bool = False  # a person ends the episode here: CANCELLED, with ``problem`` as its error
 

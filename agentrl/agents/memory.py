@@ -19,7 +19,8 @@ from agentrl.registry import register
 @dataclass(frozen=True)
 class Window:
     """The last ``turns`` turns as a text, oldest first; ``item`` is the format of one past turn, with the fields
-    ``number`` (from 1), ``observation`` and ``action``. ``empty`` stands where there is no past.
+    ``number`` (from 1), ``observation`` and ``action``. ``header`` stands before them, with the fields ``taken`` (how many turns
+    lie behind) and ``shown`` (how many of them follow). ``empty`` stands where there is nothing to show.
 
     >>> Window(turns=2, item="> {action}\\n").history([("a room", "look"), ("a box", "open box 1"), ("in it", "look")])
     '> open box 1\\n> look\\n'
@@ -28,11 +29,13 @@ class Window:
     turns: Annotated[int, Field(ge=0)] = 2
     item: str = "Observation {number}: {observation}\nAction {number}: {action}\n"
     empty: str = ""
+    header: str = ""
 
     appends = False
 
     def __post_init__(self) -> None:
         check_template("agent.memory.item", self.item, ("number", "observation", "action"))
+        check_template("agent.memory.header", self.header, ("taken", "shown"))
 
     def history(self, past: list[tuple[str, str]]) -> str:
         """``past`` holds (observation, action) of every earlier turn."""
@@ -41,7 +44,9 @@ class Window:
             self.item.format(number=number + 1, observation=past[number][0].strip(), action=past[number][1])
             for number in range(first, len(past))
         ]
-        return "".join(texts) or self.empty
+        if not texts:
+            return self.empty
+        return self.header.format(taken=len(past), shown=len(texts)) + "".join(texts)
 
 
 @register("memory", "append")

@@ -102,8 +102,8 @@ class _DemoSession:
         decision = await self.expert.act(view)
         agent = self.chat.agent
         prompt = self.chat.prompt_ids(view)
-        ids = agent.renderer.completion(agent.format.pieces(decision.action))
-        if agent.format.parse(agent.renderer.decode(ids)).action != decision.action.strip():
+        ids = agent.written(decision.action)
+        if agent.parse(ids).action != decision.action.strip():
             raise ConfigError(f"the model's tokenizer or the action format cannot write the action {decision.action!r}")
         if agent.context is not None and len(prompt) + len(ids) > agent.context:
             return Decision("", valid=False, problem="the prompt no longer fits the context", over_budget=True)

@@ -35,8 +35,8 @@ class Prompting:
     """An agent that shows a conversation and reads an action from the answer.
 
     ``prompt`` is a template whose fields are ``history``, ``observation`` and every text of the environment's info
-    (Household: ``goal``, ``inventory``, ``admissible_actions``). Field values are inserted as they are; braces in them
-    mean nothing.
+    (Household: ``goal``, ``inventory``, ``admissible_actions``) and ``turn``, the turn's number from 1. Field values are
+    inserted as they are; braces in them mean nothing.
     """
 
     memory: Window | Append
@@ -81,7 +81,13 @@ class PromptSession:
     def decide(self, view: View, call: Call, parsed: Parsed) -> Decision:
         """The decision that an answer holds, taken into memory."""
         self.record(view, call, parsed.action)
-        return Decision(parsed.action, [call], valid=not parsed.problem, problem=parsed.problem)
+        return Decision(
+            parsed.action,
+            [call],
+            valid=not parsed.problem,
+            problem=parsed.problem,
+            only_admissible=self.prompting.format.only_admissible,
+        )
 
     def record(self, view: View, call: Call, action: str) -> None:
         """Takes a finished turn into memory."""

@@ -5,39 +5,71 @@ text is tokenised by itself without them. So a ``<|im_end|>`` or ``<action>`` in
 ids around the texts depend only on the sequence of roles (they are computed once and kept).
 
 What was sampled is never decoded and encoded again: ``extend`` appends the ids of new messages behind a prompt and its
-completion (memory ``append``); ``prompt`` renders anew (memory ``window``).
+completion (memory ``append``); ``prompt`` renders anew (memory ``window``). Where a template wants the past in another form
+(it drops the thoughts of earlier turns), ``follow`` renders it so: the model's earlier texts are then encoded again, as context.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 
+from agentrl.chat.history import Traits, opening_of, probe
 from agentrl.errors import ConfigError
 from agentrl.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+ANCHOR = "\n"  # put before a text, and its ids taken away, where a tokenizer would write a space before every text
 SHORT, MANY = 200, 20_000  # characters of a text whose ids are kept; texts that are
 _SLOT = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: no tokenizer's template writes them
+CUT = "\ue002"  # stands inside of a token's name where it is only text
+_OURS = str.maketrans(dict.fromkeys("\ue000\ue001\ue002", "\ufffd"))
 
 
 class Renderer:
-    """Renders for one tokenizer. Raises ConfigError where the tokenizer has no usable chat template."""
+    """Renders for one tokenizer. ``options`` are further variables of its template (``enable_thinking`` in some); ``stop_ids``
+    end a turn besides those that the template and the tokenizer name (a model's generation config has some).
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    ``opening`` is what the generation prompt opens a thought with ("" where it opens none). Raises ConfigError where the tokenizer
+    has no usable chat template.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        options: Mapping[str, Any] | None = None,
+        stop_ids: Sequence[int] = (),
+    ) -> None:
         if not getattr(tokenizer, "chat_template", None):
             raise ConfigError("the model's tokenizer has no chat template; save one with it (tokenizer.chat_template)")
         self.tokenizer = tokenizer
+        self.options = dict(options or {})
         self._frames: dict[tuple[str, ...], list[list[int]]] = {}
+        self._anchor: list[int] = []
+        if _adds_a_space(tokenizer):
+            self._anchor = self._encoded(ANCHOR)
         self._texts: dict[str, list[int]] = {}
-        self._unsplit = _starts_of([t.content for t in tokenizer.added_tokens_decoder.values() if not t.special])
-        self.stop_ids = self._ends_of_turn()
+        self._markups: dict[str, list[int]] = {}
+        self._traits: dict[bool, Traits] = {}
+        added = tokenizer.added_tokens_decoder
+        self._added = frozenset(added)
+        self._names = _starts_of([token.content for token in added.values()])
+        self._unsplit = _starts_of([token.content for token in added.values() if not token.special])
+        self.stop_ids = tuple(dict.fromkeys([*self._ends_of_turn(), *stop_ids]))
+        self.opening = opening_of(self._pieces(("user",), add_generation_prompt=True)[-1])
+
+    def traits(self, *, system: bool = False) -> Traits:
+        """What the template does to the turns that lie behind, in conversations with or without a system message."""
+        if system not in self._traits:
+            self._traits[system] = probe(self._write, system=system)
+        return self._traits[system]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a whole conversation, [P], ready for the model to answer."""
@@ -51,6 +83,46 @@ class Renderer:
             closing = closing[closing.index(completion[-1]) + 1 :]
         return [*ids, *completion, *self._fill([closing, *frame], messages)]
 
+    def follow(
+        self, ids: Sequence[int], completion: Sequence[int], past: Sequence[Message], messages: Sequence[Message]
+    ) -> list[int]:
+        """Ids of the conversation ``past``, the turn ``ids + completion`` that ends it included, then ``messages``, as the template
+        writes all of it, [P]. ``past`` holds what ``spoken`` gave for the model's turns. Where that reads the same as
+        ``extend``, the sampled ids stay."""
+        extended = self.extend(ids, completion, messages)
+        rendered = self.rendered([*past, *messages])
+        return extended if self.decode(extended) == self.decode(rendered) else rendered
+
+    def rendered(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of a conversation whose ``assistant`` texts come from ``spoken`` and are the template's to change, [P]. All other
+        texts stay inert. Raises ConfigError where the template drops one of them."""
+        slots = [
+            message if message.get("role") == "assistant" else _slot(message.get("role", "user"), number)
+            for number, message in enumerate(messages)
+        ]
+        pieces = _SLOT.split(self._write(slots, True))
+        shown = sorted(int(piece) for piece in pieces[1::2])
+        if shown != [number for number, message in enumerate(messages) if message.get("role") != "assistant"]:
+            raise ConfigError(f"the model's chat template drops messages of the roles {'/'.join(_roles(messages))}")
+        ids: list[int] = []
+        for place, piece in enumerate(pieces):
+            if place % 2:
+                ids += self.encode_text(_text_of(messages[int(piece)]))
+                continue
+            for part in piece.split(CUT):
+                ids += self._encode_markup(part) if part else []
+        return ids
+
+    def spoken(self, completion: Sequence[int]) -> str:
+        """A completion as the text of an earlier ``assistant`` message, for ``rendered``: with the thought that the generation
+        prompt opened, without the end of the turn. A token's name that was spelled out, and not sampled as that token, stays
+        text."""
+        parts = [self.opening]
+        for is_added, run in itertools.groupby(self._without_end(completion), key=self._added.__contains__):
+            text = self._decoded(list(run))
+            parts.append(text if is_added else CUT.join(_parts(text.translate(_OURS), self._names)))
+        return "".join(parts)
+
     def completion(self, pieces: Sequence[tuple[str, bool]]) -> list[int]:
         """Ids of a demonstrated completion, [C]: markup with special tokens, text without, then the end of the turn."""
         ids: list[int] = []
@@ -60,11 +132,15 @@ class Renderer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids; a closing end-of-turn token is left out, every other special token is shown."""
-        ids = list(ids)
-        if ids and ids[-1] in self.stop_ids:
-            ids = ids[:-1]
-        text: Any = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return text
+        return self._decoded(self._without_end(ids))
+
+    def _decoded(self, ids: list[int]) -> str:
+        found = [*self._anchor, *ids] if ids else []
+        text: Any = self.tokenizer.decode(found, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text.removeprefix(ANCHOR) if self._anchor else text
+
+    def _without_end(self, ids: Sequence[int]) -> list[int]:
+        return list(ids[:-1] if len(ids) and ids[-1] in self.stop_ids else ids)
 
     def encode_text(self, text: str) -> list[int]:
         """Ids of a text that comes from outside the model: special tokens in it are ordinary characters.
@@ -75,19 +151,26 @@ class Renderer:
         known = self._texts.get(text)
         if known is None:
             whole = text.encode(errors="replace").decode()  # a lone surrogate becomes "?": no tokenizer takes it
-            cuts = [0, *(match.start() + 1 for match in self._unsplit.finditer(whole)), len(whole)]
             known = []
-            for start, end in itertools.pairwise(cuts):
-                encoded = self.tokenizer(whole[start:end], add_special_tokens=False, split_special_tokens=True)
-                known += encoded["input_ids"]
-            if len(text) < SHORT:
-                if len(self._texts) >= MANY:
-                    self._texts.clear()
-                self._texts[text] = known
+            for part in _parts(whole, self._unsplit):
+                known += self._encoded(part, split_special_tokens=True)
+            _keep(self._texts, text, known)
         return known
 
     def _encode_markup(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        known = self._markups.get(text)
+        if known is None:
+            known = self._encoded(text)
+            _keep(self._markups, text, known)
+        return known
+
+    def _encoded(self, text: str, **how: Any) -> list[int]:
+        """Ids of a text as it would stand behind another one."""
+        anchor = self._anchor
+        ids = list(self.tokenizer(ANCHOR + text if anchor else text, add_special_tokens=False, **how)["input_ids"])
+        if ids[: len(anchor)] == anchor:
+            return ids[len(anchor) :]
+        return list(self.tokenizer(text, add_special_tokens=False, **how)["input_ids"])
 
     def _frame(self, roles: tuple[str, ...]) -> list[list[int]]:
         """Ids before, between and after the texts of messages with these roles: len(roles) + 1 lists."""
@@ -104,15 +187,23 @@ class Renderer:
 
     def _pieces(self, roles: tuple[str, ...], *, add_generation_prompt: bool) -> list[str]:
         """What the template writes for these roles, cut at the messages' texts: text, number, text, number, …, text."""
-        slots = [{"role": role, "content": f"\ue000{index}\ue001"} for index, role in enumerate(roles)]
+        slots = [_slot(role, number) for number, role in enumerate(roles)]
+        return _SLOT.split(self._write(slots, add_generation_prompt))
+
+    def _write(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+        """The template's text. Raises ConfigError where it refuses the roles."""
+        rows: Any = [dict(message) for message in messages]
         try:
             text: Any = self.tokenizer.apply_chat_template(
-                slots, tokenize=False, add_generation_prompt=add_generation_prompt
+                rows,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **self.options,
             )
-        except jinja2.TemplateError as error:
-            shown = "/".join(roles)
+        except (jinja2.TemplateError, TypeError, ValueError) as error:
+            shown = "/".join(_roles(messages))
             raise ConfigError(f"the model's chat template cannot render the roles {shown}: {error}") from error
-        return _SLOT.split(text)
+        return text
 
     def _ends_of_turn(self) -> tuple[int, ...]:
         """The special token that the template writes behind the model's text, then the tokenizer's own end token."""
@@ -129,16 +220,47 @@ class Renderer:
     def _fill(self, frame: Sequence[Sequence[int]], messages: Sequence[Message]) -> list[int]:
         ids = list(frame[0])
         for message, piece in zip(messages, frame[1:], strict=True):
-            content = message.get("content")
-            if not isinstance(content, str):
-                raise ConfigError("image parts need a model with a processor; this renderer takes text")
-            ids += self.encode_text(content)
+            ids += self.encode_text(_text_of(message))
             ids += piece
         return ids
 
 
 def _roles(messages: Sequence[Message]) -> tuple[str, ...]:
     return tuple(message.get("role", "user") for message in messages)
+
+
+def _slot(role: str, number: int) -> Message:
+    return {"role": role, "content": f"\ue000{number}\ue001"}
+
+
+def _text_of(message: Message) -> str:
+    content = message.get("content")
+    if not isinstance(content, str):
+        raise ConfigError("image parts need a model with a processor; this renderer takes text")
+    return content
+
+
+def _keep(known: dict[str, list[int]], text: str, ids: list[int]) -> None:
+    if len(text) < SHORT:
+        if len(known) >= MANY:
+            known.clear()
+        known[text] = ids
+
+
+def _parts(text: str, names: re.Pattern[str]) -> list[str]:
+    """``text`` cut behind the first character of every name in it.
+
+    >>> _parts("a<b>", re.compile("(?=<b>)"))
+    ['a<', 'b>']
+    """
+    places = [0, *(match.start() + 1 for match in names.finditer(text)), len(text)]
+    return [text[start:end] for start, end in itertools.pairwise(places)]
+
+
+def _adds_a_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a text is encoded with a space before it that it does not have, as SentencePiece does."""
+    tokens: Any = tokenizer.convert_ids_to_tokens(tokenizer("a", add_special_tokens=False)["input_ids"])
+    return bool(tokens) and tokens[0].startswith(("▁", "Ġ"))
 
 
 def _starts_of(tokens: Sequence[str]) -> re.Pattern[str]:

@@ -30,10 +30,14 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def is_folder(path: str) -> bool:
+    """Whether a path names a folder, and not a model of Hugging Face's hub."""
+    return path.startswith((".", "/", "runs/", "configs/")) or Path(path).exists()
+
+
 def check_exists(path: str, file: str) -> None:
     """Raises CheckpointError where ``path`` is meant as a folder and has no such file."""
-    looks_local = path.startswith((".", "/", "runs/", "configs/")) or Path(path).exists()
-    if looks_local and not (Path(path) / file).is_file():
+    if is_folder(path) and not (Path(path) / file).is_file():
         raise CheckpointError(f"there is no checkpoint at {path} (no {file} in it)")
 
 

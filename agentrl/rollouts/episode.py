@@ -97,7 +97,7 @@ class _Player:
 
     def _turn(self, view: View, key: str | None, decision: Decision) -> Turn:
         """The turn as it is decided, before the environment's reply."""
-        admissible = view.info.get("admissible_actions")
+        admissible = view.info.get("admissible_actions") if decision.only_admissible else None
         turn = Turn(view.observation, key, decision.calls, decision.action)
         turn.valid = decision.valid and (admissible is None or decision.action in admissible)
         if not decision.deliberate:
