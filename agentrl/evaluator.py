@@ -187,8 +187,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Plays the first ``n`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson), by_type,
     mean_turns, valid_action_ratio, faults and seconds; of a model behind an API also calls, retries, tokens and cost
-    (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, isolation … as in ``seated``; ``out`` is
-    a folder for results and trajectories."""
+    (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, isolation …, as in
+    ``seated``; ``out`` is a folder for results and trajectories."""
     if n < 0:
         raise ConfigError(f"wanted a number of episodes of at least 0; got {n}")
     with seated(env, policy, **seating) as players:
