@@ -86,23 +86,23 @@ class _Player:
         trajectory.last_observation = observation
         trajectory.success = bool(info.get("success", False))
 
-    async def _ask(self, name: str, method: Any, *args: Any, **kwargs: Any) -> Any:
-        """What a method of the environment gives. Only one in another process lets other episodes go on meanwhile."""
-        return method(*args, **kwargs) if self.awaited is None else await self.awaited.ask(name, *args, **kwargs)
+    # An environment of this process is called at once; only one of another process lets other episodes go on meanwhile.
 
     async def _reset(self, seed: int) -> tuple[str, dict[str, Any]]:
-        env = self.episode.env
+        env, away = self.episode.env, self.awaited
+        asked: dict[str, Any] = {"seed": seed, "options": {"task": self.episode.task}}
         try:
-            found = await self._ask("reset", env.reset, seed=seed, options={"task": self.episode.task})
-            return checked_start(env, found)
+            return checked_start(env, env.reset(**asked) if away is None else await away.ask("reset", **asked))
         except Exception as error:
             raise _env_fault("reset", error) from error
 
     async def _state_key(self) -> str | None:
         if self.state_key is None:
             return None
+        away = self.awaited
         try:
-            return checked_key(self.episode.env, await self._ask("state_key", self.state_key))
+            key = self.state_key() if away is None else await away.ask("state_key")
+            return checked_key(self.episode.env, key)
         except Exception as error:
             raise _env_fault("state_key", error) from error
 
@@ -118,9 +118,10 @@ class _Player:
         return turn
 
     async def _step(self, turn: Turn) -> tuple[str, dict[str, Any], Outcome | None]:
-        started, env = time.perf_counter(), self.episode.env
+        started, env, away = time.perf_counter(), self.episode.env, self.awaited
         try:
-            observation, reward, terminated, truncated, info = await self._ask("step", env.step, turn.action)
+            reply = env.step(turn.action) if away is None else await away.ask("step", turn.action)
+            observation, reward, terminated, truncated, info = reply
             checked_reply(env, observation, info)
             turn.reward = float(reward)
             turn.info = _plain(info) | turn.info
