@@ -51,7 +51,7 @@ def rollout(env: EnvSource, agent: str | Agent | ChatModel = "random", n: int = 
 
     ``env`` is an id or a callable that makes one; ``agent`` is a policy spec (``random``, ``oracle``, ``expert``,
     ``checkpoint:PATH``, ``openai:URL#MODEL``), an agent, or a chat model. ``seating``: config, split, seed, temperature,
-    max_turns, options.
+    max_turns, options, isolation, step_timeout_s, reset_timeout_s.
     """
     with seated(env, agent, **seating) as players:
         return play(players.rollouts, players.tasks(n))

@@ -4,7 +4,7 @@ found here, before a run folder exists."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,7 +17,7 @@ from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat, build_tokenize
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
 from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
-from agentrl.rollouts import EnvPool, Rollouts, Seat
+from agentrl.rollouts import EnvPool, Maker, ProcessPool, Rollouts, Seat
 from agentrl.types import Sampling, Task
 
 
@@ -66,10 +66,18 @@ def env_pool(table: EnvTable, **changes: Any) -> EnvPool:
     """A pool of the environments of a run file; ``changes`` override options. The first one is made at once, so a wrong id or
     option is an error here."""
     options = {**table.options, **changes}
-    pool = EnvPool(lambda: make(table.id, **options))
+    if table.isolation == "process":
+        pool = process_pool(Maker(table.id, options), table)
+    else:
+        pool = EnvPool(lambda: make(table.id, **options))
     with _blaming(table.id):
         pool.put(pool.take())
     return pool
+
+
+def process_pool(factory: Callable[[], Any], table: EnvTable) -> ProcessPool:
+    """A pool of workers with the timeouts of a run file. Raises ConfigError for a factory that cannot be pickled."""
+    return ProcessPool(factory, step_timeout_s=table.step_timeout_s, reset_timeout_s=table.reset_timeout_s)
 
 
 def tasks_of(pool: EnvPool, split: str) -> Sequence[Task]:
@@ -328,7 +336,7 @@ def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollo
         sampling=Sampling(temperature=config.rollout.temperature, max_tokens=config.rollout.max_tokens),
         root_seed=config.run.seed,
         attempts=config.rollout.attempts,
-        max_live=config.rollout.max_live,
+        max_live=config.rollout.live(config.env),
     )
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
@@ -32,6 +32,8 @@ Split = Annotated[str, arg(metavar="SPLIT")]
 # Where nothing is given, the text of each option says what happens.
 Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Bound = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
+Seconds = Annotated[float | None, arg(metavar="S", help_behavior_hint="")]
+Isolation = Annotated[Literal["inline", "process"] | None, arg(metavar="inline|process", help_behavior_hint="")]
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 
 
@@ -144,6 +146,9 @@ def eval_(
     temperature: float = 1.0,
     max_turns: Bound = None,
     option: Options = (),
+    isolation: Isolation = None,
+    step_timeout_s: Seconds = None,
+    reset_timeout_s: Seconds = None,
     out: Folder = None,
     json: Flag = False,
 ) -> None:
@@ -163,6 +168,10 @@ def eval_(
         temperature: Of a model's sampling; 0 is greedy.
         max_turns: The most turns of an episode (default: a checkpoint's own, else 50).
         option: An option of the environment, as in difficulty=easy; repeat it for more (default: a checkpoint's own, else none).
+        isolation: process gives each environment a process of its own, so that it can be stopped (default: a checkpoint's own,
+            else inline).
+        step_timeout_s: The most seconds of a step; needs a process (default: a checkpoint's own, else 60).
+        reset_timeout_s: The same of a reset (default: a checkpoint's own, else 300).
         out: Write results and trajectories to this new folder, which `agentrl replay` reads.
         json: Print one JSON object instead of tables.
     """
@@ -170,7 +179,8 @@ def eval_(
 
     result = evaluate(
         env, policy, episodes, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
-        options=_options(option), out=out,
+        options=_options(option), isolation=isolation, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s,
+        out=out,
     )  # fmt: skip
     print(_json(result)) if json else print_evaluation(result)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -41,7 +41,8 @@ class Table(BaseModel):
 
 
 class EnvTable(Table):
-    """Which tasks are played. ``max_turns`` bounds an episode (absent: the task's own, else 50).
+    """Which tasks are played. ``max_turns`` bounds an episode (absent: the task's own, else 50). ``isolation = "process"``
+    gives each environment a process of its own; only there can timeouts be enforced (absent: 60 s a step, 300 s a reset).
 
     A run with several environments has several ``[[env]]``: ``weight`` is the share of each in the tasks that are drawn (exact
     over an epoch), ``name`` tells two of the same id apart (absent: the id's own name), ``agent`` holds the keys of ``[agent]``
@@ -55,6 +56,9 @@ class EnvTable(Table):
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
     weight: Annotated[float, Field(gt=0)] = 1.0
     agent: Spec = {}
+    isolation: Literal["inline", "process"] = "inline"
+    step_timeout_s: Annotated[float, Field(gt=0)] | None = None
+    reset_timeout_s: Annotated[float, Field(gt=0)] | None = None
 
     @property
     def title(self) -> str:
@@ -112,19 +116,23 @@ class AgentTable(Table):
 
 
 class RolloutTable(Table):
-    """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time, ``attempts`` the tries of an
-    episode that the machinery fails. ``kv_cache``: where the memory appends, a turn's prompt is computed from where the last turn
-    ended; ``kv_cache_gib`` bounds what is kept for that between turns."""
+    """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time (absent: 1024; 32 where each
+    is a process), ``attempts`` the tries of an episode that the machinery fails. ``kv_cache``: where the memory appends, a turn's
+    prompt is computed from where the last turn ended; ``kv_cache_gib`` bounds what is kept for that between turns."""
 
     policy: str = "transformers"
     temperature: Annotated[float, Field(gt=0)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_tokens: Positive = 64
     batch_size: Positive = 256
-    max_live: Positive = 1024
+    max_live: Positive | None = None
     attempts: Positive = 3
     kv_cache: bool = True
     kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
+
+    def live(self, envs: Iterable[EnvTable]) -> int:
+        """How many episodes run at a time in these environments."""
+        return self.max_live or (32 if any(table.isolation == "process" for table in envs) else 1024)
 
 
 class AlgorithmTable(Table):
@@ -295,8 +303,9 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     free = ("run.name", "run.time_limit_s", "evaluation.every", "checkpoint.", "resources.", "demos.", "sft.")
     if new.optimizer.schedule == "constant":
         free = (*free, "run.iterations")  # a schedule runs over the whole length
-    before, after = flat(old.model_dump()), flat(new.model_dump())
-    for table in (before, after):
+    before, after = (flat(_inline(config).model_dump()) for config in (old, new))
+    for config, table in ((old, before), (new, after)):
+        table["rollout.max_live"] = config.rollout.live(config.env)
         if (path := table.get("model.path")) and os.path.exists(path):
             table["model.path"] = os.path.realpath(path)
     found = [
@@ -305,6 +314,12 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
         if before.get(key) != after.get(key) and not key.startswith(free)
     ]
     return "; ".join(found)
+
+
+def _inline(config: RunConfig) -> RunConfig:
+    """Without what decides in which process an environment lives: that changes no number."""
+    plain = {"isolation": "inline", "step_timeout_s": None, "reset_timeout_s": None}
+    return config.model_copy(update={"env": tuple(table.model_copy(update=plain) for table in config.env)})
 
 
 def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -353,6 +368,8 @@ def _check_combinations(config: RunConfig) -> None:
             f"rollout.top_p = {config.rollout.top_p}: the log-probs of a truncated distribution are not those that are "
             "trained; use 1.0 in training (evaluation may truncate)"
         )
+    for place, table in enumerate(config.env):
+        _check_isolation(table, f"env.{place}" if len(config.env) > 1 else "env")
     if config.model.path is not None and config.model.config is not None:
         raise ConfigError(
             "model.path and model.config are both given; give one: a checkpoint, or a model to build "
@@ -389,6 +406,26 @@ def _check_combinations(config: RunConfig) -> None:
                 f"a {config.optimizer.schedule} schedule needs the number of updates, which algorithm.samples_per_update "
                 "leaves open; use updates_per_iteration, or a constant schedule"
             )
+
+
+def _check_isolation(table: EnvTable, where: str) -> None:
+    for key in ("step_timeout_s", "reset_timeout_s"):
+        if table.isolation == "inline" and (limit := getattr(table, key)) is not None:
+            raise ConfigError(
+                f"{where}.{key} = {limit:g}, but an environment in this process cannot be stopped; "
+                f'use {where}.isolation = "process"'
+            )
+
+
+def env_table(data: Mapping[str, Any]) -> EnvTable:
+    """The table ``[env]`` alone. Raises ConfigError as ``parse`` does."""
+    _check_keys(EnvTable, data, "env")
+    try:
+        table = EnvTable.model_validate(dict(data))
+    except ValidationError as error:
+        raise ConfigError(first_problem(error, "env")) from error
+    _check_isolation(table, "env")
+    return table
 
 
 def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:

@@ -56,7 +56,7 @@ def _memory(config: RunConfig, shape: Any, turns: Any, device: str, reference: b
         dtype=config.model.dtype,
         reference=reference,
         token_budget=config.optimizer.token_budget,
-        rows=min(config.rollout.batch_size, config.rollout.max_live, turns.episodes),
+        rows=min(config.rollout.batch_size, config.rollout.live(config.env), turns.episodes),
     )
     needed, free = estimate.peak(parts), estimate.available(device)
     fits = free is None or needed <= free

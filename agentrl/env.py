@@ -23,13 +23,16 @@ Optional hooks, found through wrappers by ``hook(env, name)``: ``state_key()``, 
 
 from __future__ import annotations
 
+import importlib
 import os
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
 from agentrl.types import Task
@@ -102,6 +105,21 @@ class TextEnv(gymnasium.Env[str, str]):
         raise GameError(f"no task '{task_id}' in {type(self).__name__}.{did_you_mean(task_id, known[:2000])}")
 
 
+class AwaitedEnv(gymnasium.Env[str, str]):
+    """An environment that answers from elsewhere: what it takes long over can be awaited while other episodes go on."""
+
+    async def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What the method ``name`` gives: ``reset``, ``step`` or a hook."""
+        raise NotImplementedError(f"{type(self).__name__} must write ask(name, …)")
+
+
+async def ask(env: gymnasium.Env[Any, Any], name: str, /, *args: Any, **kwargs: Any) -> Any:
+    """What the method ``name`` of an environment gives: awaited where it answers from elsewhere, else called at once."""
+    if isinstance(env, AwaitedEnv):
+        return await env.ask(name, *args, **kwargs)
+    return env.get_wrapper_attr(name)(*args, **kwargs)
+
+
 def make(env_id: str, /, **options: Any) -> gymnasium.Env[str, str]:
     """``gymnasium.make`` after agentrl's plug-ins have registered their environments, with one clear error.
 
@@ -110,8 +128,27 @@ def make(env_id: str, /, **options: Any) -> gymnasium.Env[str, str]:
     from agentrl.registry import load_plugins
 
     load_plugins()
-    try:
+    with _config_errors(env_id):
         return gymnasium.make(env_id, disable_env_checker=True, **options)
+
+
+def registration(env_id: str) -> EnvSpec:
+    """How an environment was registered, with the names that ``make`` takes. Raises ConfigError for an unknown id."""
+    from agentrl.registry import load_plugins
+
+    load_plugins()
+    module, _, name = env_id.rpartition(":")
+    with _config_errors(env_id):
+        if module:
+            importlib.import_module(module)
+        return gymnasium.spec(name)
+
+
+@contextmanager
+def _config_errors(env_id: str) -> Iterator[None]:
+    """What Gymnasium raises in the block for an unknown id or option becomes a ConfigError of one line."""
+    try:
+        yield
     except (gymnasium.error.NameNotFound, gymnasium.error.NamespaceNotFound, gymnasium.error.VersionNotFound) as error:
         raise ConfigError(f"no environment '{env_id}'.{did_you_mean(env_id, registered())}") from error
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
@@ -145,7 +182,11 @@ def environment(env: gymnasium.Env[Any, Any]) -> str:
 def checked_reset(env: gymnasium.Env[Any, Any], task: Task, seed: int | None = None) -> tuple[str, dict[str, Any]]:
     """The first observation and info of a task (``seed``: another than the task's). Raises EnvError where ``reset`` gives
     anything else; what it raises itself comes out as it is."""
-    found: Any = env.reset(seed=task.seed if seed is None else seed, options={"task": task})
+    return checked_start(env, env.reset(seed=task.seed if seed is None else seed, options={"task": task}))
+
+
+def checked_start(env: gymnasium.Env[Any, Any], found: Any) -> tuple[str, dict[str, Any]]:
+    """What ``reset`` gave. Raises EnvError where it is anything but an observation and info."""
     if isinstance(found, tuple) and len(found) == 2 and isinstance(found[0], str) and isinstance(found[1], dict):
         return found
     raise EnvError(f"{environment(env)}: reset must return (text, info); got {_kinds(found)}; run `agentrl check`")

@@ -11,6 +11,7 @@
     ├── PromptTooLong          a conversation no longer fits an endpoint's model: the policy's own doing, the episode ends
     └── Fault                  the machinery failed, not the policy: the episode is retried by replay
         ├── EnvFault
+        │   └── EnvTimeout     it did not answer in time, and its process was killed
         └── PolicyFault
 
 Messages say what was wanted, what came and what to do.
@@ -43,6 +44,10 @@ class MissingExtra(UserError):
 
     def __init__(self, extra: str, what: str) -> None:
         super().__init__(f"{what} needs the extra '{extra}': pip install 'agentrl-toolkit[{extra}]'")
+        self._parts = (extra, what)
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return MissingExtra, self._parts  # pickle gives the message to a constructor otherwise
 
 
 class GameError(UserError):
@@ -67,6 +72,10 @@ class Fault(AgentRLError):
 
 class EnvFault(Fault):
     """An environment or one of its declared servers failed."""
+
+
+class EnvTimeout(EnvFault):
+    """An environment in a process of its own did not answer in time."""
 
 
 class PolicyFault(Fault):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 from rich.console import Console
@@ -71,13 +71,16 @@ def seated(
     temperature: float = 1.0,
     max_turns: int | None = None,
     options: Mapping[str, Any] | None = None,
+    isolation: Literal["inline", "process"] | None = None,
+    step_timeout_s: float | None = None,
+    reset_timeout_s: float | None = None,
 ) -> Iterator[Players]:
     """The agent that ``policy`` names (or is), ready to play in ``env`` (an id, or a callable that makes one).
 
     ``config`` is a run file (or the name of a shipped one) whose table [agent] says how a model behind an API is prompted
     (absent: the default prompt, of what the environment shows). A checkpoint that plays its own environment without
-    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is 50 otherwise. Raises ConfigError or
-    CheckpointError for what cannot be played.
+    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is 50 otherwise. ``isolation`` and
+    the timeouts are those of ``[env]``, with the same defaults. Raises ConfigError or CheckpointError for what cannot be played.
     """
     if (max_turns is not None and max_turns < 1) or temperature < 0:
         raise ConfigError(
@@ -90,16 +93,10 @@ def seated(
     if config is not None and kind != "openai":
         raise ConfigError(f"config says how a model behind an API is prompted, and '{kind}' is none; leave it out")
     chat_model = policy if isinstance(policy, ChatModel) else _endpoint(rest, seed) if kind == "openai" else None
-    pool = EnvPool(env) if callable(env) else None
-    env_id = env if isinstance(env, str) else _id_of(pool)
-    table = EnvTable(id=env_id, options=dict(options or {}), split=split, max_turns=max_turns or 50)
     saved, model = saved_model(rest) if kind == "checkpoint" else (None, Path())
-    own = next((each for each in saved.env if each.id == env_id), None) if saved is not None else None
-    if saved is not None and own is not None:
-        turns = max_turns or saved.evaluation.max_turns or own.max_turns or 50
-        table = table.model_copy(update={"agent": own.agent})
-        if not options:
-            table = table.model_copy(update={"options": own.options, "max_turns": turns})
+    times = {"step_timeout_s": step_timeout_s, "reset_timeout_s": reset_timeout_s}
+    pool, table = _place(env, saved, {"isolation": isolation, **times}, max_turns, options)
+    table = table.model_copy(update={"split": split})
     pool = pool or build.env_pool(table)
     try:
         name = policy if isinstance(policy, str) else type(policy).__name__
@@ -113,9 +110,42 @@ def seated(
             agent = _plain_agent(kind, rest) if isinstance(policy, str) else policy
             seat = Seat(pool, agent, Limits(max_turns=table.max_turns))
             rollouts = build.rollouts(settings, {"": seat}, None)
-        yield Players(settings, rollouts, env_id, name)
+        yield Players(settings, rollouts, table.id, name)
     finally:
         pool.close()
+
+
+def _place(
+    env: EnvSource,
+    saved: RunConfig | None,
+    isolation: Mapping[str, Any],
+    max_turns: int | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[EnvPool | None, EnvTable]:
+    """The table of an environment, with what a checkpoint's run file says of its own, and the pool of a callable."""
+    known = saved.env if saved is not None else ()
+    table = _isolation(next((each for each in known if each.id == env), None), **isolation)
+    pool = _pool_of(env, table) if callable(env) else None
+    env_id = env if isinstance(env, str) else _id_of(pool)
+    own = next((each for each in known if each.id == env_id), None)
+    played: dict[str, Any] = {"id": env_id, "options": dict(options or {}), "max_turns": max_turns or 50}
+    if saved is not None and own is not None:
+        played["agent"] = own.agent
+        if not options:
+            turns = max_turns or saved.evaluation.max_turns or own.max_turns or 50
+            played |= {"options": own.options, "max_turns": turns}
+    return pool, table.model_copy(update=played)
+
+
+def _isolation(own: EnvTable | None, **given: Any) -> EnvTable:
+    """A table that says only how the environment is isolated: what was given, else what a checkpoint's own table says."""
+    if own is not None and given["isolation"] is None:
+        given = {key: getattr(own, key) if value is None else value for key, value in given.items()}
+    return configs.env_table({"id": "", **{key: value for key, value in given.items() if value is not None}})
+
+
+def _pool_of(factory: Callable[[], gymnasium.Env[str, str]], table: EnvTable) -> EnvPool:
+    return EnvPool(factory) if table.isolation == "inline" else build.process_pool(factory, table)
 
 
 def _id_of(pool: EnvPool | None) -> str:
@@ -157,8 +187,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Plays the first ``n`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson), by_type,
     mean_turns, valid_action_ratio, faults and seconds; of a model behind an API also calls, retries, tokens and cost
-    (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, as in ``seated``; ``out`` is a
-    folder for results and trajectories."""
+    (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, isolation …, as in
+    ``seated``; ``out`` is a folder for results and trajectories."""
     if n < 0:
         raise ConfigError(f"wanted a number of episodes of at least 0; got {n}")
     with seated(env, policy, **seating) as players:
@@ -202,6 +232,8 @@ def _from_checkpoint(
     data = saved.model_dump(mode="python", exclude_none=True)
     data |= {"env": table.model_dump(exclude_none=True), "model": {**data["model"], "path": str(model)}}
     data["model"].pop("config", None)
+    if table.isolation not in {each.isolation for each in saved.env}:
+        data["rollout"].pop("max_live", None)  # what suits environments of the other kind
     settings = _seeded(configs.parse(data), seed, temperature)
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
     models = build.models(settings, [pool])

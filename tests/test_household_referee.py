@@ -1,16 +1,13 @@
 """Our rules beside the real engine, turn by turn, on real games: intro, observations, admissible lists and won.
 
-Needs alfworld (which brings textworld) and the real games. The engine's grammar parser is memoised, which changes
-nothing that it says and makes it about three times faster.
+Needs alfworld (which brings textworld) and the real games. ``agentrl.envs.alfworld.engine`` drives the engine; that what it
+memoises changes nothing is tested in test_alfworld.py.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import gzip
 import json
-import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,55 +26,20 @@ pytestmark = pytest.mark.skipif(not ROWS.exists(), reason=f"real ALFWorld games 
 
 
 @pytest.fixture(scope="module")
-def engine(request: pytest.FixtureRequest) -> Any:
+def engine() -> Any:
     """A function (row, dialect, folder) -> the real engine, loaded with that game's game.tw-pddl."""
     pytest.importorskip("alfworld", reason="alfworld is not installed")
     pytest.importorskip("textworld", reason="textworld is not installed")
-    import alfworld
-    import textworld
-    from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
-    from textworld.envs.pddl import textgen
-    from textworld.envs.pddl.pddl import PddlEnv
-    from textworld.logic import Rule
+    from agentrl.envs.alfworld.engine import Engine, game_data
 
-    patch = pytest.MonkeyPatch()
-    request.addfinalizer(patch.undo)
-    parse = functools.cache(textgen._parse_and_convert)
-    patch.setattr(textgen, "_parse_and_convert", lambda *args, **kwargs: copy.deepcopy(parse(*args, **kwargs)))
-    patch.setattr(Rule, "parse_conjunctive_query", functools.cache(Rule.parse_conjunctive_query))
-    shipped = Path(os.path.dirname(alfworld.__file__), "data")
-    domain, grammar = (shipped / "alfred.pddl").read_text(), (shipped / "alfred.twl2").read_text()
-
-    def load(row: dict[str, Any], dialect: str, folder: Path) -> tuple[Any, Path]:
+    def load(row: dict[str, Any], dialect: Any, folder: Path) -> tuple[Engine, Path]:
         path = folder / "game.tw-pddl"
-        path.write_text(json.dumps(game(row, dialect, domain, grammar)))
-        env = AlfredDemangler(PddlEnv(textworld.EnvInfos(won=True, admissible_commands=True)))
-        env.load(str(path))
-        return env, path
+        path.write_text(json.dumps(game_data(row, dialect)))
+        found = Engine()
+        found.load(games.read(path), games.load(path))
+        return found, path
 
     return load
-
-
-def game(row: dict[str, Any], dialect: str, domain: str, grammar: str) -> dict[str, Any]:
-    """A row as a game.tw-pddl. The old dialect undoes what alfworld 0.4 changed in its published games."""
-    if dialect == "put":
-        domain = domain[: domain.index("(:action help")] + ")"
-        grammar = grammar[: grammar.index("action help")]
-        for new, old in (
-            ("You arrive at {r.name}.", "You arrive at {lend.name}."),
-            ("move {o} to {r}", "put {o} in/on {r}"),
-            ("You move the {o.name} to the {r.name}.", "You put the {o.name} in/on the {r.name}."),
-        ):
-            assert new in grammar
-            grammar = grammar.replace(new, old)
-    grammar = grammar.replace("UNKNOWN GOAL", row["task"].removesuffix("."))
-    return {
-        "pddl_domain": domain,
-        "grammar": grammar,
-        "pddl_problem": row["pddl_problem"],
-        "solvable": True,
-        "walkthrough": None,
-    }
 
 
 def small_rows(n: int) -> list[dict[str, Any]]:
@@ -104,22 +66,22 @@ def choose(world: World, admissible: list[str], plan: Iterator[str], rng: random
 
 def walk(engine: Any, row: dict[str, Any], dialect: str, n_steps: int, folder: Path) -> None:
     """Plays both and finds no difference."""
-    env, path = engine(row, dialect, folder)
-    state, world = env.reset(), World(games.load(path))
+    real, path = engine(row, dialect, folder)
+    world = World(games.load(path))
     assert world.house.dialect == dialect
     rng = random.Random(f"{row['trial']}:{dialect}")
-    assert world.reset() == state.feedback
+    assert world.reset() == real.reset()
     plan: Iterator[str] = iter(())
     for number in range(n_steps):
-        admissible = list(state["admissible_commands"])
+        admissible = real.admissible()
         assert world.admissible() == admissible, (row["trial"], number)
-        assert world.won == state["won"], (row["trial"], number)
+        assert world.won == real.won, (row["trial"], number)
         if number % 5 == 0 and not world.won:
             plan = iter(oracle.plan(world))
         command = choose(world, admissible, plan, rng)
-        state, _, _ = env.step(command)
-        assert world.step(command) == state.feedback, (row["trial"], number, command)
+        assert world.step(command) == real.step(command), (row["trial"], number, command)
         assert world.valid == (command.strip() in admissible)
+        assert (world.held, world.unseen()) == (real.held, real.unseen()), (row["trial"], number, command)
 
 
 def test_a_few_games_as_the_engine_plays_them(engine: Any, tmp_path: Path) -> None:
@@ -140,10 +102,10 @@ def test_many_games_as_the_engine_plays_them(
 @pytest.mark.slow
 def test_wins_a_game_of_each_type_in_the_engine(engine: Any, tmp_path: Path) -> None:
     for row in small_rows(1):
-        env, path = engine(row, "move", tmp_path)
-        state, world = env.reset(), World(games.load(path))
+        real, path = engine(row, "move", tmp_path)
+        world = World(games.load(path))
+        assert world.reset() == real.reset()
         for command in oracle.plan(world):
-            assert not state["won"]
-            state, _, _ = env.step(command)
-            assert world.step(command) == state.feedback
-        assert state["won"] and world.won, row["trial"]
+            assert not real.won
+            assert world.step(command) == real.step(command)
+        assert real.won and world.won, row["trial"]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
+import gymnasium
 from pydantic import Field
 
 from agentrl.agents.base import Decision, Episode, Session, View
 from agentrl.agents.chat import ChatAgent, ChatSession
-from agentrl.env import hook
+from agentrl.env import ask, hook
 from agentrl.errors import ConfigError
 from agentrl.registry import register
 from agentrl.types import Call
@@ -46,10 +47,10 @@ class OracleAgent:
 
 class _OracleSession:
     def __init__(self, episode: Episode) -> None:
-        self.oracle = _need(episode, "oracle")
+        self.env = _with(episode, "oracle")
 
     async def act(self, view: View) -> Decision:
-        plan = self.oracle()
+        plan = await ask(self.env, "oracle")
         return Decision(str(plan[0]) if plan else "")
 
 
@@ -68,11 +69,13 @@ class ExpertAgent:
 
 class _ExpertSession:
     def __init__(self, agent: ExpertAgent, episode: Episode) -> None:
-        self.expert = _need(episode, "expert")(
-            noise=agent.noise, seed=int(episode.rng.integers(2**31)), **agent.options
-        )
+        self.env = _with(episode, "expert")
+        self.options = {"noise": agent.noise, "seed": int(episode.rng.integers(2**31)), **agent.options}
+        self.expert: Any = None
 
     async def act(self, view: View) -> Decision:
+        if self.expert is None:
+            self.expert = await ask(self.env, "expert", **self.options)
         actions = list(view.info.get("admissible_actions", ()))
         action = self.expert.act(view.observation, actions, str(view.info.get("goal", "")))
         return Decision(action, deliberate=not getattr(self.expert, "strayed", False))
@@ -113,8 +116,8 @@ class _DemoSession:
         return Decision(decision.action, [call])
 
 
-def _need(episode: Episode, name: str) -> Any:
-    found = hook(episode.env, name)
-    if found is None:
+def _with(episode: Episode, name: str) -> gymnasium.Env[str, str]:
+    """The episode's environment, which must have the hook ``name``."""
+    if hook(episode.env, name) is None:
         raise ConfigError(f"this environment has no {name}(); the {name} agent cannot play it")
-    return found
+    return episode.env

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.agents.base import Agent, Decision, Episode, View
-from agentrl.env import checked_key, checked_reply, checked_reset, hook
-from agentrl.errors import EnvError, EnvFault, PolicyFault
+from agentrl.env import AwaitedEnv, checked_key, checked_reply, checked_start, hook
+from agentrl.errors import EnvError, EnvFault, EnvTimeout, PolicyFault
 from agentrl.types import Json, Outcome, Task, Trajectory, Turn
 
 
@@ -31,14 +31,16 @@ async def run_episode(
     """Plays one episode to its end and returns its record.
 
     ``replay`` holds turns of an earlier try that a fault cut off: their actions are taken again, without the model.
-    Faults of environment or policy are outcomes here (``env_fault``, ``policy_fault``), not exceptions; the turns until then,
-    also the one that the environment failed to answer, are kept for the next try: what was sampled is never sampled anew, so
-    a fault cannot select among actions. What the user configured wrongly is raised.
+    Faults of environment or policy are outcomes here (``env_fault``, ``env_timeout``, ``policy_fault``), not exceptions; the
+    turns until then, also the one that the environment failed to answer, are kept for the next try: what was sampled is never
+    sampled anew, so a fault cannot select among actions. What the user configured wrongly is raised.
     """
     trajectory = Trajectory(id=episode.id, env=env_id, task=episode.task, group=group, seed=seed)
     player = _Player(agent, episode, trajectory, limits)
     try:
         await player.play(seed, replay)
+    except EnvTimeout as fault:
+        trajectory.outcome, trajectory.error = Outcome.ENV_TIMEOUT, str(fault)
     except EnvFault as fault:
         trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, str(fault)
     except PolicyFault as fault:
@@ -53,10 +55,11 @@ class _Player:
         self.limits = limits
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
+        self.awaited = episode.env if isinstance(episode.env, AwaitedEnv) else None
         self.started = time.perf_counter()
 
     async def play(self, seed: int, replay: Sequence[Turn]) -> None:
-        observation, info = self._reset(seed)
+        observation, info = await self._reset(seed)
         trajectory = self.trajectory
         trajectory.outcome = Outcome.MAX_TURNS
         for number in range(self.limits.turns(self.episode.task)):
@@ -65,7 +68,7 @@ class _Player:
                 trajectory.outcome = Outcome.TIME_LIMIT
                 break
             view = View(observation, info, number)
-            key = self._state_key()
+            key = await self._state_key()
             decision = await (self._replayed(view, replay[number]) if number < len(replay) else self.session.act(view))
             if decision.over_budget:
                 trajectory.outcome = Outcome.MAX_TOKENS
@@ -76,22 +79,30 @@ class _Player:
             turn = self._turn(view, key, decision)
             turn.seconds["sampling"] = time.perf_counter() - started
             trajectory.turns.append(turn)
-            observation, info, ended = self._step(turn)
+            observation, info, ended = await self._step(turn)
             if ended is not None:
                 trajectory.outcome = ended
                 break
         trajectory.last_observation = observation
         trajectory.success = bool(info.get("success", False))
 
-    def _reset(self, seed: int) -> tuple[str, dict[str, Any]]:
+    # An environment of this process is called at once; only one of another process lets other episodes go on meanwhile.
+
+    async def _reset(self, seed: int) -> tuple[str, dict[str, Any]]:
+        env, away = self.episode.env, self.awaited
+        asked: dict[str, Any] = {"seed": seed, "options": {"task": self.episode.task}}
         try:
-            return checked_reset(self.episode.env, self.episode.task, seed)
+            return checked_start(env, env.reset(**asked) if away is None else await away.ask("reset", **asked))
         except Exception as error:
             raise _env_fault("reset", error) from error
 
-    def _state_key(self) -> str | None:
+    async def _state_key(self) -> str | None:
+        if self.state_key is None:
+            return None
+        away = self.awaited
         try:
-            return checked_key(self.episode.env, self.state_key()) if self.state_key is not None else None
+            key = self.state_key() if away is None else await away.ask("state_key")
+            return checked_key(self.episode.env, key)
         except Exception as error:
             raise _env_fault("state_key", error) from error
 
@@ -106,11 +117,12 @@ class _Player:
             turn.info["problem"] = decision.problem
         return turn
 
-    def _step(self, turn: Turn) -> tuple[str, dict[str, Any], Outcome | None]:
-        started = time.perf_counter()
+    async def _step(self, turn: Turn) -> tuple[str, dict[str, Any], Outcome | None]:
+        started, env, away = time.perf_counter(), self.episode.env, self.awaited
         try:
-            observation, reward, terminated, truncated, info = self.episode.env.step(turn.action)
-            checked_reply(self.episode.env, observation, info)
+            reply = env.step(turn.action) if away is None else await away.ask("step", turn.action)
+            observation, reward, terminated, truncated, info = reply
+            checked_reply(env, observation, info)
             turn.reward = float(reward)
             turn.info = _plain(info) | turn.info
         except Exception as error:
@@ -144,4 +156,6 @@ def _plain(info: dict[str, Any]) -> dict[str, Json]:
 
 
 def _env_fault(what: str, error: Exception) -> EnvFault:
+    if isinstance(error, EnvFault):
+        return error  # of a process that died or hung; it says so itself
     return EnvFault(str(error) if isinstance(error, EnvError) else f"{what} raised {type(error).__name__}: {error}")

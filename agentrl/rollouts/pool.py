@@ -62,7 +62,8 @@ def _close(env: gymnasium.Env[str, str], what: str) -> None:
 
 @dataclass(slots=True)
 class RolloutStats:
-    """What the last ``run`` cost. ``environment_s`` sums over episodes, which share one core; ``generation_s`` is known of
+    """What the last ``run`` cost. ``environment_s`` sums over episodes, which share one core, or wait for
+    processes side by side; ``generation_s`` is known of
     policies that answer in batches."""
 
     seconds: float = 0.0

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from agentrl.env import SPLITS, TextEnv
 from agentrl.envs.household import games as game_files
@@ -26,6 +26,25 @@ from agentrl.types import Task
 
 if TYPE_CHECKING:
     from agentrl.envs.household.oracle import Expert
+
+
+class Game(Protocol):
+    """What the environment asks of a game: of ``World``, or of another engine that plays the same."""
+
+    house: House
+    valid: bool
+    places_text: str
+
+    def reset(self) -> str: ...
+    def step(self, command: str) -> str: ...
+    def admissible(self) -> list[str]: ...
+    def inventory(self) -> str: ...
+    def unseen(self) -> list[str]: ...
+    def state_key(self) -> str: ...
+    @property
+    def won(self) -> bool: ...
+    @property
+    def held(self) -> str: ...
 
 
 class HouseholdEnv(TextEnv):
@@ -69,7 +88,7 @@ class HouseholdEnv(TextEnv):
         self.task: Task | None = None
         self._games = None if games is None else _of_types(game_files.find(games), self.task_types)
         self._first_seed = seed
-        self._world: World | None = None
+        self._game: Game | None = None
         self._splits: dict[str, Sequence[Task]] = {}
         if games is None:
             self.tasks(split)  # an unknown difficulty is an error here, not in the middle of a run
@@ -115,43 +134,50 @@ class HouseholdEnv(TextEnv):
         for key in options or {}:
             if key not in ("task", "game"):
                 raise GameError(f"reset has no option '{key}'.{did_you_mean(str(key), ('task', 'game'))}")
-        game = (options or {}).get("game")
-        if game is not None:
-            house = game_files.load(game, dialect=_asked(self.dialect))
-            self.task = Task(id=_game_id(house), type=house.goal.type, split=self.split)
+        source = (options or {}).get("game")
+        if source is not None:
+            game = self._open(source)
+            self.task = Task(id=_game_id(game.house), type=game.house.goal.type, split=self.split)
         else:
             if not (options or {}).get("task") and not len(self.tasks(self.split)):
                 raise GameError(f"the games have no task in the split '{self.split}'; give another split")
             self.task = self.choose_task(options)
-            house = self._house(self.task)
-        self._world = World(house)
-        return self._world.reset(), self._info()
+            game = self._game_of(self.task)
+        self._game = game
+        return game.reset(), self._info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """One turn. An inadmissible action, or one that is no text, changes nothing and says so. Raises GameError before
         the first ``reset``."""
-        world = self.world
-        text = world.step(action if isinstance(action, str) else "")  # no command is ""
-        won = world.won
+        game = self.game
+        text = game.step(action if isinstance(action, str) else "")  # no command is ""
+        won = game.won
         return text, self.reward_scale if won else 0.0, won, False, self._info()
 
     # ── hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def world(self) -> World:
+    def game(self) -> Game:
         """The game being played. Raises GameError before the first ``reset``."""
-        if self._world is None:
+        if self._game is None:
             raise GameError("no game is being played; call reset first")
-        return self._world
+        return self._game
+
+    @property
+    def world(self) -> World:
+        """The same with everything that is hidden from a player."""
+        world = self.game
+        assert isinstance(world, World), "another engine plays"
+        return world
 
     @property
     def admissible_actions(self) -> list[str]:
         """The actions that do something now, sorted."""
-        return self.world.admissible()
+        return self.game.admissible()
 
     def state_key(self) -> str:
         """The exact state: equal within a task if and only if the states are the same."""
-        return self.world.state_key()
+        return self.game.state_key()
 
     def snapshot(self) -> tuple[Task | None, House, Snapshot]:
         """The game and its state, for ``restore`` of this or another environment. Picklable."""
@@ -161,9 +187,9 @@ class HouseholdEnv(TextEnv):
     def restore(self, snapshot: tuple[Task | None, House, Snapshot]) -> None:
         """Goes back to a snapshot, also one of another task."""
         self.task, house, state = snapshot
-        if self._world is None or self._world.house is not house:
-            self._world = World(house)
-        self._world.restore(state)
+        if not isinstance(self._game, World) or self._game.house is not house:
+            self._game = World(house)
+        self._game.restore(state)
 
     def expert(self, noise: float = 0.0, seed: int = 0, order: Literal["prior", "random"] = "prior") -> Expert:
         """A searching player that reads only what an agent reads; ``act(observation, admissible, goal)``."""
@@ -185,31 +211,35 @@ class HouseholdEnv(TextEnv):
 
     # ── helpers ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _house(self, task: Task) -> House:
+    def _game_of(self, task: Task) -> Game:
         source = task.options.get("game") if isinstance(task.options, Mapping) else None
         if source is not None:
-            return game_files.load(source, dialect=_asked(self.dialect))
+            return self._open(source)
         from agentrl.envs.household import generate
 
         house = generate.house(task)
-        return house if house.dialect == self.dialect else replace(house, dialect=self.dialect)
+        return World(house if house.dialect == self.dialect else replace(house, dialect=self.dialect))
+
+    def _open(self, source: game_files.Source) -> Game:
+        """A real game, before its ``reset``."""
+        return World(game_files.load(source, dialect=_asked(self.dialect)))
 
     def _info(self) -> dict[str, Any]:
-        world, task = self.world, self.task
-        won = world.won
+        game, task = self.game, self.task
+        won = game.won
         return {
             "success": won,
             "won": won,
             "score": 1.0 if won else 0.0,
-            "admissible_actions": world.admissible(),
-            "goal": world.house.goal.text,
-            "inventory": world.inventory(),
-            "held": world.held or "nothing",
-            "places": world.places_text,
-            "unseen": ", ".join(world.unseen()) or "nothing",
-            "task_type": world.house.goal.type,
+            "admissible_actions": game.admissible(),
+            "goal": game.house.goal.text,
+            "inventory": game.inventory(),
+            "held": game.held or "nothing",
+            "places": game.places_text,
+            "unseen": ", ".join(game.unseen()) or "nothing",
+            "task_type": game.house.goal.type,
             "task_id": task.id if task else "",
-            "is_action_valid": world.valid,
+            "is_action_valid": game.valid,
         }
 
 

@@ -102,6 +102,11 @@ def load(source: Source, *, dialect: Dialect | None = None) -> House:
         ) from None
 
 
+def read(source: Source) -> Mapping[str, Any]:
+    """The game as a dictionary: a row, or the content of a ``game.tw-pddl``. Raises GameError for what is no JSON object."""
+    return _read(source)[0]
+
+
 def find(folder: str | os.PathLike[str]) -> list[GameFile]:
     """The games below a folder, or in one file, sorted by id, each id once.
 
