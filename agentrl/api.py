@@ -20,6 +20,7 @@ from agentrl.agents import Agent
 from agentrl.config import RunConfig
 from agentrl.errors import ConfigError
 from agentrl.evaluator import EnvSource, evaluate, seated
+from agentrl.overrides import overridden
 from agentrl.policies import ChatModel
 from agentrl.rollouts import play
 from agentrl.types import Trajectory
@@ -40,7 +41,7 @@ def train(
             raise ConfigError("overrides change a run file; a RunConfig is complete: change it with model_copy")
         settings = config
     elif isinstance(config, Mapping):
-        settings = configs.parse(configs.overridden(config, overrides))
+        settings = configs.parse(overridden(config, overrides))
     else:
         settings = configs.load(configs.find(str(config)), overrides)
     return trainer.train(settings, out, resume=resume)

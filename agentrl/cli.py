@@ -282,8 +282,8 @@ def bench(name: Annotated[Positional[str], arg(metavar="NAME")], /, json: Flag =
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    from agentrl.config import parse_value
     from agentrl.errors import ConfigError
+    from agentrl.overrides import parse_value
 
     found = {}
     for pair in pairs:

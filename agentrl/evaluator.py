@@ -25,6 +25,7 @@ from agentrl.config import AgentTable, EnvTable, RunConfig
 from agentrl.console import rate
 from agentrl.env import environment
 from agentrl.errors import CheckpointError, ConfigError, did_you_mean
+from agentrl.overrides import parse_parameters
 from agentrl.policies import ChatModel
 from agentrl.rollouts import EnvPool, Limits, Rollouts, Seat
 from agentrl.store import RunFolder
@@ -156,7 +157,7 @@ def _id_of(pool: EnvPool | None) -> str:
 
 
 def _plain_agent(kind: str, parameters: str) -> Agent:
-    fields = configs.parse_parameters(parameters, "expert:noise=0.2")
+    fields = parse_parameters(parameters, "expert:noise=0.2")
     return registry.build("agent", {"name": kind, **fields}, f"policy {kind}")
 
 

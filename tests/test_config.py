@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from agentrl import config as configs
-from agentrl.config import RunConfig, Table, find, load, overridden, parse, parse_value
+from agentrl.config import RunConfig, Table, find, load, parse
 from agentrl.errors import ConfigError
+from agentrl.overrides import overridden, parse_value
 from agentrl.store import RunFolder, without_none
 
 ENV = {"env": {"id": "agentrl/Household-v0"}}

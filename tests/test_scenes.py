@@ -113,7 +113,7 @@ def test_mistakes_are_named_by_their_place(change: dict[str, Any], message: str)
 
 
 def test_overrides_reach_into_the_array(tmp_path: Path):
-    from agentrl.config import overridden
+    from agentrl.overrides import overridden
 
     changed = overridden(two_envs(), ["env.1.max_turns=9"])
     assert changed["env"][1]["max_turns"] == 9

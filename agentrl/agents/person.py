@@ -129,7 +129,9 @@ class _PersonSession:
         self.say(self.advice or "This environment has neither an oracle nor an expert.", "cyan")
 
     async def _info(self, view: View) -> None:
-        shown = {key: text for key, text in view.fields().items() if key not in ("observation", "admissible_actions")}
+        shown = {
+            key: text for key, text in view.fields().items() if key not in ("observation", "admissible_actions", "turn")
+        }
         self.say("\n".join(f"  {key}: {text}" for key, text in shown.items()) or "Nothing.")
 
     async def _state(self, view: View) -> None:

@@ -30,8 +30,8 @@ import httpx
 from pydantic import Field
 
 from agentrl import seeding
-from agentrl.config import parse_parameters
 from agentrl.errors import ConfigError, PolicyFault, PromptTooLong
+from agentrl.overrides import parse_parameters
 from agentrl.policies.completions import Rejected, Unanswered, read_reply
 from agentrl.registry import register, validate
 from agentrl.types import Message, Reply, Sampling
