@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from agentrl.errors import AgentRLError, UserError
 
 app = tyro.extras.SubcommandApp()
+Options = UseAppendAction[tuple[str, ...]]  # --option a=1 --option b=2: each adds one
 Overrides = Annotated[Positional[tuple[str, ...]], arg(metavar="[KEY=VALUE ...]", help="dotted.key=value")]
 
 
@@ -104,7 +105,7 @@ def eval_(
     seed: int = 0,
     temperature: float = 1.0,
     max_turns: int | None = None,
-    option: tuple[str, ...] = (),
+    option: Options = (),
     out: Path | None = None,
     json: bool = False,
 ) -> None:
@@ -132,7 +133,7 @@ def eval_(
 
 
 @app.command
-def check(env: Positional[str], /, option: tuple[str, ...] = ()) -> None:
+def check(env: Positional[str], /, option: Options = ()) -> None:
     """Verify an environment's contract, one line a check; exit status 1 where one fails.
 
     Args:

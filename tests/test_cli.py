@@ -227,6 +227,7 @@ def test_a_folder_that_cannot_be_written(fails: Fails, tmp_path: Path) -> None:
         (f"{HOUSEHOLD} --temperature -1", "at least 0"),
         (f"{HOUSEHOLD} --option difficulty", "write key=value"),
         (f"{HOUSEHOLD} --option difficulty=eazy", "Did you mean 'easy'"),
+        (f"{HOUSEHOLD} --option difficulty=eazy --option dialect=put", "Did you mean 'easy'"),
         (f"{HOUSEHOLD} --option id=3", "id"),
         (f"{HOUSEHOLD} --option env_id=3", "env_id"),
     ],
