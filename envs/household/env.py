@@ -22,19 +22,23 @@ from agentrl.envs.household.games import GameFile
 from agentrl.envs.household.house import TASK_TYPES, Dialect, House
 from agentrl.envs.household.world import Snapshot, World
 from agentrl.errors import ConfigError, GameError, did_you_mean
+from agentrl.seeding import stable_hash
 from agentrl.types import Task
 
 if TYPE_CHECKING:
     from agentrl.envs.household.oracle import Expert
+
+GOALS = ("template", "human")
 
 
 class HouseholdEnv(TextEnv):
     """Rooms with receptacles and items, and one of ALFWorld's six kinds of goal.
 
     ``difficulty`` names a level of ``generate``; ``split`` is where ``reset`` without a task draws from; ``games``
-    replaces the generated houses; ``dialect`` is "move" (alfworld 0.4) or "put" (older data), where the default leaves
-    a real game the dialect of its own grammar; ``task_types`` keeps some of the six types; ``seed`` seeds the first
-    ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
+    replaces the generated houses; ``goals`` is "template" (the sentence of the game itself) or "human" (one of those that
+    people wrote for a real game, always the same one for a task and its seed); ``dialect`` is "move" (alfworld 0.4) or
+    "put" (older data), where the default leaves a real game the dialect of its own grammar; ``task_types`` keeps some of
+    the six types; ``seed`` seeds the first ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
 
     Keys of ``info``: success and won (bool), score (1.0 or 0.0), admissible_actions (sorted list), goal (the sentence),
     inventory (text), held (an item's name or "nothing"), places (the receptacles, in the introduction's order), unseen
@@ -51,11 +55,16 @@ class HouseholdEnv(TextEnv):
         task_types: Sequence[str] | None = None,
         seed: int | None = 0,
         reward_scale: float = 1.0,
+        goals: str = "template",
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"wanted a split among {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
         if dialect not in get_args(Dialect):
             raise ConfigError(f"wanted a dialect among {', '.join(get_args(Dialect))}; got '{dialect}'")
+        if goals not in GOALS:
+            raise ConfigError(f"wanted goals among {', '.join(GOALS)}; got '{goals}'.{did_you_mean(str(goals), GOALS)}")
+        if goals == "human" and games is None:
+            raise ConfigError('goals = "human" needs the sentences of real games; give their folder as games')
         if isinstance(task_types, str):
             raise ConfigError(f"wanted a list of task types; got the text '{task_types}'; write [\"{task_types}\"]")
         for name in task_types or ():
@@ -64,6 +73,7 @@ class HouseholdEnv(TextEnv):
         self.difficulty = difficulty
         self.split = split
         self.dialect: Dialect = dialect
+        self.goals = goals
         self.task_types = tuple(task_types) if task_types else None
         self.reward_scale = reward_scale
         self.task: Task | None = None
@@ -119,6 +129,7 @@ class HouseholdEnv(TextEnv):
         if game is not None:
             house = game_files.load(game, dialect=_asked(self.dialect))
             self.task = Task(id=_game_id(house), type=house.goal.type, split=self.split)
+            house = self._worded(house, game, self.task)
         else:
             if not (options or {}).get("task") and not len(self.tasks(self.split)):
                 raise GameError(f"the games have no task in the split '{self.split}'; give another split")
@@ -175,7 +186,11 @@ class HouseholdEnv(TextEnv):
         """Texts that hold every word of this environment."""
         from agentrl.envs.household import vocabulary
 
-        return vocabulary.texts()
+        yield from vocabulary.texts()
+        if self.goals == "human":
+            for game in self._games or ():
+                for sentence in game_files.human_goals(game.source):
+                    yield from (sentence, f" {sentence}")
 
     def oracle(self) -> list[str]:
         """Commands that reach the goal from here, by one who knows where everything is."""
@@ -188,11 +203,24 @@ class HouseholdEnv(TextEnv):
     def _house(self, task: Task) -> House:
         source = task.options.get("game") if isinstance(task.options, Mapping) else None
         if source is not None:
-            return game_files.load(source, dialect=_asked(self.dialect))
+            return self._worded(game_files.load(source, dialect=_asked(self.dialect)), source, task)
         from agentrl.envs.household import generate
 
         house = generate.house(task)
         return house if house.dialect == self.dialect else replace(house, dialect=self.dialect)
+
+    def _worded(self, house: House, source: Any, task: Task) -> House:
+        """The house of a real game with the goal sentence that ``goals`` asks for."""
+        if self.goals == "template":
+            return house
+        sentences = game_files.human_goals(source)
+        if not sentences:
+            raise GameError(
+                f"game '{task.id}': wanted a goal sentence of people ('human_goals', or 'turk_annotations' with 'task_desc', "
+                'in the row or in traj_data.json); the game has none; set goals = "template"'
+            )
+        chosen = sentences[stable_hash("human goal", task.seed, task.id) % len(sentences)]
+        return replace(house, goal=replace(house.goal, text=chosen))
 
     def _info(self) -> dict[str, Any]:
         world, task = self.world, self.task
