@@ -133,6 +133,32 @@ def eval_(
 
 
 @app.command
+def export(
+    env: Positional[str],
+    /,
+    out: Path,
+    split: str = "valid_seen",
+    episodes: int = 100,
+    option: Options = (),
+) -> None:
+    """Write an environment's tasks as files of another engine, where it knows one.
+
+    Household writes games that the real ALFWorld engine and games=FOLDER play; the extra alfworld must be installed.
+
+    Args:
+        env: An environment id, as in agentrl/Household-v0.
+        out: The folder to write; it must not exist.
+        split: train, valid_seen or valid_unseen.
+        episodes: How many tasks, the first of the split; 0, or more than there are, for all.
+        option: Options of the environment, as in difficulty=full.
+    """
+    from agentrl.exporter import export
+
+    n_tasks = export(env, out, episodes, split=split, options=_options(option))
+    print(f"wrote {n_tasks} tasks to {out}")
+
+
+@app.command
 def check(env: Positional[str], /, option: Options = ()) -> None:
     """Verify an environment's contract, one line a check; exit status 1 where one fails.
 

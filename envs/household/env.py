@@ -192,6 +192,14 @@ class HouseholdEnv(TextEnv):
                 for sentence in game_files.human_goals(game.source):
                     yield from (sentence, f" {sentence}")
 
+    def export(self, task: Task) -> dict[str, str]:
+        """The task as files of the real ALFWorld engine: path below the folder of games -> text. Raises MissingExtra without
+        the package alfworld, whose rules stand in every game, and GameError for a house that cannot be written."""
+        from agentrl.envs.household import export
+
+        source = task.options.get("game")
+        return export.files(task, self._house(task), [] if source is None else game_files.human_goals(source))
+
     def oracle(self) -> list[str]:
         """Commands that reach the goal from here, by one who knows where everything is."""
         from agentrl.envs.household import oracle

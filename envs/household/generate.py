@@ -62,7 +62,9 @@ class Level:
 
     receptacles: tuple[int, int]
     items: tuple[int, int]  # that can be picked up; a lamp comes on top
-    real: float = 0.0  # how far the sizes go from there to a real room's: 0 stays; 1 is a real room of at least that size
+    real: float = (
+        0.0  # how far the sizes go from there to a real room's: 0 stays; 1 is a real room of at least that size
+    )
     kinds: frozenset[str] = frozenset()  # item kinds in use; empty: all that the room has
     repeats: float = 0.0  # share of further items whose kind is in the house already
     shared: float = 0.0  # chance of a receptacle to be reached from the place of another that it may share it with

@@ -61,7 +61,9 @@ def real_receptacle_kinds(room: str, needed: Sequence[str], size: int, random: R
     kinds = [*needed, *present][: max(size, len(needed))]
     counts = Counter(kinds)
     while len(kinds) < size:
-        weights = [(kind, known[kind][1] - 1) for kind, n in counts.items() if n < known[kind][2] and known[kind][1] > 1]
+        weights = [
+            (kind, known[kind][1] - 1) for kind, n in counts.items() if n < known[kind][2] and known[kind][1] > 1
+        ]
         if not weights:  # a room of single things: it gets what it lacks
             return receptacle_kinds(room, kinds, size, random)
         kind = weighted(weights, random)
