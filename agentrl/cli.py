@@ -235,6 +235,32 @@ def replay(
 
 
 @app.command
+def export(
+    env: EnvId,
+    /,
+    out: Annotated[Path, arg(metavar="DIR")],
+    split: Split = "valid_seen",
+    episodes: int = 100,
+    option: Options = (),
+) -> None:
+    """Write an environment's tasks as files of another engine, where it knows one.
+
+    Household writes games that the real ALFWorld engine and games=FOLDER play; the extra alfworld must be installed.
+
+    Args:
+        env: An environment id, as `agentrl list envs` shows them; MODULE:ID imports MODULE first.
+        out: Write to this new folder.
+        split: Which tasks: train, valid_seen or valid_unseen.
+        episodes: How many tasks, the first of the split; 0, or more than there are, for all.
+        option: An option of the environment, as in difficulty=full; repeat it for more.
+    """
+    from agentrl.exporter import export
+
+    n_tasks = export(env, out, episodes, split=split, options=_options(option))
+    print(f"wrote {n_tasks} tasks to {out}")
+
+
+@app.command
 def check(env: EnvId, /, option: Options = ()) -> None:
     """Check that an environment keeps its contract (determinism, splits, hooks …); exit status 1 where one check fails.
 

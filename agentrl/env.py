@@ -17,7 +17,8 @@
     gymnasium.register(id="my/Door-v0", entry_point="my_package:Door")
 
 Optional hooks, found through wrappers by ``hook(env, name)``: ``state_key()``, ``admissible_actions``, ``snapshot()`` and
-``restore()``, ``oracle()``, ``tools``. Keys of ``info`` that agentrl reads: ``success`` (bool), ``admissible_actions``
+``restore()``, ``oracle()``, ``tools``, ``export(task)`` (the task as files of another engine: relative path -> text, which
+``agentrl export`` writes). Keys of ``info`` that agentrl reads: ``success`` (bool), ``admissible_actions``
 (list of str); every text value is a field that a prompt template may name (``{inventory}``). ``agentrl check ENV`` verifies it all.
 """
 

@@ -228,6 +228,7 @@ def test_a_folder_that_cannot_be_written(fails: Fails, tmp_path: Path) -> None:
         (f"{HOUSEHOLD} --temperature -1", "at least 0"),
         (f"{HOUSEHOLD} --option difficulty", "write key=value"),
         (f"{HOUSEHOLD} --option difficulty=eazy", "Did you mean 'easy'"),
+        (f"{HOUSEHOLD} --option difficulty=eazy --option dialect=put", "Did you mean 'easy'"),
         (f"{HOUSEHOLD} --option id=3", "id"),
         (f"{HOUSEHOLD} --option env_id=3", "env_id"),
     ],
@@ -451,7 +452,7 @@ def test_what_the_parser_refuses_is_status_two_too(arguments: list[str]) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["train", "demos", "sft", "export-model", "eval", "play", "replay", "check", "list", "bench"]
+    "name", ["train", "demos", "sft", "export", "export-model", "eval", "play", "replay", "check", "list", "bench"]
 )
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,12 @@ def write_game(folder: Path, split: str, task_dir: str, trial: str, **changes: A
     (place / "game.tw-pddl").write_text(json.dumps(game | changes))
     (place / "traj_data.json").write_text(json.dumps({"task_type": task_dir.split("-")[0]}))
     return place / "game.tw-pddl"
+
+
+def write_rows(folder: Path, *rows: dict[str, Any]) -> Path:
+    path = folder / "games.jsonl"
+    path.write_text("".join(json.dumps(made) + "\n" for made in rows))
+    return path
 
 
 # ── load ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -251,6 +258,81 @@ def test_a_damaged_game_loads_or_is_refused(data: st.DataObject) -> None:
 def test_noise_is_refused(source: Any) -> None:
     with pytest.raises(GameError):
         games.load(source)
+
+
+# ── goals in people's words ──────────────────────────────────────────────────────────────────────────────────────────
+
+TOLD = ("Put it  away\n", "Carry an apple over. ", " . ")
+ANNOTATIONS = {"anns": [{"votes": []}, *({"task_desc": text} for text in TOLD)]}
+SAID = ["Put it away.", "Carry an apple over."]
+
+
+def test_human_goals_of_rows_and_of_files(tmp_path: Path) -> None:
+    assert games.human_goals(row(human_goals=["Put it away", "Carry an apple over."])) == SAID
+    assert games.human_goals(row(turk_annotations=ANNOTATIONS)) == SAID
+    assert games.human_goals(json.dumps(row(turk_annotations=ANNOTATIONS))) == SAID
+    path = write_game(tmp_path, "train", "pick_and_place_simple-Apple-None-SideTable-12", "trial_1")
+    assert games.human_goals(path) == []
+    (path.parent / "traj_data.json").write_text(json.dumps({"turk_annotations": ANNOTATIONS}))
+    assert games.human_goals(path) == games.human_goals(str(path)) == SAID
+    (path.parent / "traj_data.json").write_text("{")
+    with pytest.raises(GameError, match=r"traj_data.json.*wanted the JSON"):
+        games.human_goals(path)
+    (path.parent / "traj_data.json").unlink()
+    assert games.human_goals(path) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"human_goals": "put it away"},
+        {"human_goals": [3, None, ""]},
+        {"turk_annotations": []},
+        {"turk_annotations": {"anns": "x"}},
+        {"turk_annotations": {"anns": [{"task_desc": 1}, "x"]}},
+    ],
+)
+def test_a_game_without_human_goals_says_so(tmp_path: Path, changes: dict[str, Any]) -> None:
+    assert games.human_goals(row(**changes)) == []
+    env = HouseholdEnv(games=write_rows(tmp_path, row(**changes)), split="valid_seen", goals="human")
+    with pytest.raises(
+        GameError, match=r"SideTable-12/trial_1': wanted a goal sentence of people .*\"template\""
+    ) as caught:
+        env.reset(seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_task_chooses_the_human_goal(tmp_path: Path) -> None:
+    said = [f"say {word}" for word in ("apple", "basket", "cup", "door")]
+    rows = write_rows(tmp_path, *[row(trial=f"trial_{i}", human_goals=said) for i in range(40)])
+    env = HouseholdEnv(games=rows, goals="human")
+    tasks = env.tasks("valid_seen")
+    goals = [env.reset(options={"task": task})[1]["goal"] for task in tasks]
+    assert set(goals) == {f"{text}." for text in said}
+    again = [env.reset(options={"task": task.id}) for task in reversed(tasks)]
+    assert [info["goal"] for _, info in again] == goals[::-1]
+    assert again[0][0].endswith(f"Your task is to: {goals[-1]}")
+    seeded = [env.reset(options={"task": replace(task, seed=7)})[1]["goal"] for task in tasks]
+    assert seeded != goals
+    played = env.reset(options={"game": row(trial="trial_0", human_goals=said)})[1]["goal"]
+    assert played == goals[0]
+    words = " ".join(env.vocabulary())
+    assert all(text in words for text in said)
+    assert HouseholdEnv(games=rows).reset(options={"task": tasks[0]})[1]["goal"] == "put some apple on sidetable."
+
+
+@real_games
+def test_every_real_game_has_human_goals() -> None:
+    env = HouseholdEnv(games=ROWS, split="valid_seen", goals="human")
+    for task in env.tasks("valid_seen")[::20]:
+        text, info = env.reset(options={"task": task})
+        goal = info["goal"]
+        assert goal in games.human_goals(task.options["game"])
+        assert text.endswith(f"\n\nYour task is to: {goal}") and "\n" not in goal and goal.endswith(".")
+        for action in env.oracle():
+            info = env.step(action)[4]
+        assert info["won"]
 
 
 # ── find ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -440,6 +522,8 @@ def test_before_the_first_reset() -> None:
         {"task_types": ["cook"]},
         {"task_types": "look_at_obj_in_light"},
         {"size": 3},
+        {"goals": "humans"},
+        {"goals": "human"},
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, Any]) -> None:

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
+from statistics import mean, median
 
 import pytest
 from hypothesis import given
@@ -20,7 +23,7 @@ from agentrl.errors import GameError
 from agentrl.seeding import stable_hash
 from agentrl.types import Task
 
-LEVELS = ("tiny", "easy")
+LEVELS = ("tiny", "easy", "medium", "full")
 SPLITS = ("train", "valid_seen", "valid_unseen")
 
 
@@ -37,6 +40,14 @@ def fingerprint(house: House) -> str:
 
 def target(house: House) -> tuple[str, str]:
     return house.goal.item, house.goal.receptacle or house.goal.toggle
+
+
+def bounds(level: str, room: str, what: str) -> tuple[int, int]:
+    """The least and the most that a level may have: its own numbers, moved towards those of real rooms."""
+    rules, real = generate.LEVELS[level], generate.priors()["sizes"][room][what]
+    least, most = getattr(rules, what)
+    low, high = max(least, real[0]), real[-1]
+    return round(least + rules.real * (low - least)), round(most + rules.real * (high - most))
 
 
 def places_of_sought(house: House) -> set[str]:
@@ -107,11 +118,14 @@ def test_unknown_names_are_errors_that_name_the_nearest():
 FIXED = {
     "household-tiny-train-0": "0245f36f850233fd509a28b2774a14df",
     "household-tiny-valid_unseen-4": "f56b503f302ced9c443c114386986c6a",
-    "household-easy-valid_seen-17": "fdeb4a41cb5498fb728c4eb7aca13166",
+    "household-easy-valid_seen-17": "ec179ba04052ec27d715a2ef30b71c02",
+    "household-medium-train-5": "81f79bc761a0d701729285b6471cacc2",
+    "household-full-valid_seen-3": "5fa86c5fe5b1006697152ad900d4dbd9",
+    "household-full-valid_unseen-9": "3cbe60cc4441948c98dde802ffc5a1da",
 }
 
 
-def test_three_houses_are_the_ones_that_they_have_always_been():
+def test_some_houses_are_the_ones_that_they_have_always_been():
     assert {task_id: fingerprint(generate.house(generate.task_by_id(task_id))) for task_id in FIXED} == FIXED
 
 
@@ -131,9 +145,11 @@ def test_another_process_draws_the_same_houses():
 def test_a_house_keeps_the_rules_of_its_level_and_of_alfworld(level, split, index):
     house = generate.house(generate.tasks(level, split)[index])
     rules, room = generate.LEVELS[level], generate.priors()["rooms"][house.room]
-    assert rules.receptacles[0] <= len(house.receptacles) <= rules.receptacles[1]
+    least, most = bounds(level, house.room, "receptacles")
+    assert least <= len(house.receptacles) <= most
     pickupable = [item for item in house.items if item.pickupable]
-    assert rules.items[0] - 1 <= len(pickupable) <= rules.items[1]
+    least, most = bounds(level, house.room, "items")
+    assert least - 1 <= len(pickupable) <= most
     assert all(item.kind == "DeskLamp" and item.toggleable for item in house.items if not item.pickupable)
     assert {item.kind for item in pickupable} <= (rules.kinds or set(room["items"]))
     assert {r.kind for r in house.receptacles} <= set(room["receptacles"])
@@ -141,7 +157,9 @@ def test_a_house_keeps_the_rules_of_its_level_and_of_alfworld(level, split, inde
         place = house.receptacles[item.within[0]]
         assert (place.kind, item.kind) in house.can_contain
         assert item.location == place.location
-    assert house.start not in {r.location for r in house.receptacles}
+    locations = {r.location for r in house.receptacles}
+    assert locations == set(range(1, len(locations) + 1))
+    assert house.start == len(locations) + 1
     assert all(r.kind in generate.priors()["openable"] for r in house.receptacles if r.openable)
     for things in (house.receptacles, house.items):
         by_kind: dict[str, list[int]] = {}
@@ -189,23 +207,57 @@ def test_sought_items_lie_where_real_ones_do_and_easy_rooms_share_places():
     assert sum(drawers) / len(drawers) == pytest.approx(generate.priors()["openable"]["Drawer"], abs=0.06)
 
 
+def median_size(houses: list[House], room: str) -> tuple[float, float]:
+    """Of the houses with such a room: receptacles, and items that can be picked up."""
+    found = [house for house in houses if house.room == room]
+    n_items = [sum(item.pickupable for item in house.items) for house in found]
+    return median(len(house.receptacles) for house in found), median(n_items)
+
+
+def test_full_houses_are_as_large_as_real_rooms_and_the_levels_ascend():
+    drawn_houses = {level: drawn(level, "train", 480) for level in LEVELS}
+    everywhere = [len(house.receptacles) for house in drawn_houses["full"]]
+    assert min(everywhere) == 13 and 50 <= max(everywhere) <= 54
+    for room, real in generate.priors()["sizes"].items():
+        sizes = [median_size(drawn_houses[level], room) for level in LEVELS]
+        for smaller, larger in pairwise(sizes):
+            assert smaller[0] < larger[0] and smaller[1] < larger[1]
+        large_enough = [n for n in real["receptacles"] if n >= 13]
+        assert sizes[-1][0] == pytest.approx(median(large_enough), abs=2)
+        assert sizes[-1][1] == pytest.approx(median(real["items"]), abs=2)
+
+
+def test_full_kitchens_hold_the_kinds_of_real_ones_in_their_proportions():
+    kitchens = [house for house in drawn("full", "train", 600) if house.room == "Kitchen"]
+    receptacles = Counter(place.kind for house in kitchens for place in house.receptacles)
+    for kind, (share, number, _) in generate.priors()["rooms"]["Kitchen"]["receptacles"].items():
+        assert receptacles[kind] / len(kitchens) == pytest.approx(share * number, rel=0.4, abs=0.3), kind
+    kinds = Counter(kind for house in kitchens for kind in {item.kind for item in house.items})
+    for kind, share in generate.priors()["rooms"]["Kitchen"]["items"].items():
+        may_lie_somewhere = any((place, kind) in generate.can_contain() for place in receptacles)
+        assert kinds[kind] / len(kitchens) == pytest.approx(share if may_lie_somewhere else 0, abs=0.12), kind
+    shared = [1 - len({r.location for r in house.receptacles}) / len(house.receptacles) for house in kitchens]
+    assert 0.05 < mean(shared) < 0.16
+
+
 # ── splits ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("level", LEVELS)
 def test_no_house_is_in_two_splits(level):
-    found = {split: drawn(level, split, 4000 if split == "train" else 1000) for split in SPLITS}
+    n_train = 4000 if level in ("tiny", "easy") else 1000  # larger houses hardly meet, and take longer to draw
+    found = {split: drawn(level, split, n_train if split == "train" else n_train // 4) for split in SPLITS}
     contents = {split: {generate.content(house) for house in houses} for split, houses in found.items()}
     assert not contents["train"] & contents["valid_seen"]
     assert not contents["train"] & contents["valid_unseen"]
     assert not contents["valid_seen"] & contents["valid_unseen"]
-    assert len(contents["train"]) > 3800  # and hardly any house comes twice
+    assert len(contents["train"]) > 0.95 * n_train  # and hardly any house comes twice
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_unseen_goals_and_layouts_never_occur_in_training(level):
-    found = {split: drawn(level, split, 600) for split in SPLITS}
+    found = {split: drawn(level, split, 300) for split in SPLITS}
     pairs = {split: {target(house) for house in houses} for split, houses in found.items()}
     layouts = {split: {generate.layout(house) for house in houses} for split, houses in found.items()}
     for split in ("train", "valid_seen"):

@@ -20,7 +20,8 @@ from agentrl.envs.household.world import World
 from agentrl.errors import GameError
 from agentrl.seeding import stream
 
-LEVELS = ("tiny", "easy")
+LEVELS = ("tiny", "easy", "medium", "full")
+SMALL = LEVELS[:2]
 SPLITS = ("train", "valid_seen", "valid_unseen")
 REAL = Path(shared_folder()) / "data" / "alfworld" / "games.jsonl.gz"
 
@@ -102,7 +103,7 @@ def test_other_sentences_are_an_error(text):
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_oracle_wins_every_generated_house(level, split, dialect):
     longest = 0
-    for house in drawn(level, split, 300, dialect):
+    for house in drawn(level, split, 300 if level in SMALL else 90, dialect):
         world = World(house)
         world.reset()
         commands = plan(world)
@@ -250,14 +251,14 @@ def test_hands_full_of_what_nothing_takes_and_sliced_goals_are_errors():
 
 @pytest.mark.parametrize("order", ["prior", "random"])
 @pytest.mark.parametrize("dialect", ["move", "put"])
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", SMALL)
 def test_the_expert_wins_generated_houses(level, dialect, order):
     expert = Expert(seed=3, order=order)
     turns = [turns_of(expert, house, 50) for house in drawn(level, "valid_unseen", 180, dialect)]
     assert max(turns) <= 50
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", SMALL)
 def test_the_expert_recovers_from_its_noise(level):
     expert = Expert(noise=0.3, seed=4)
     turns = [turns_of(expert, house, 100) for house in drawn(level, "train", 180)]
@@ -283,7 +284,7 @@ def test_the_expert_wins_a_sample_of_real_games_in_the_old_dialect():
     assert max(turns) <= 150
 
 
-@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("level", SMALL)
 def test_the_expert_never_uses_what_it_has_not_seen(level):
     """Moves everything somewhere else: until a text differs, the commands must not."""
     later = 0

@@ -33,7 +33,7 @@ from agentrl.env_check.probe import (
     reset,
 )
 
-METHODS, PROPERTIES = ("state_key", "snapshot", "restore", "oracle"), ("admissible_actions", "tools")
+METHODS, PROPERTIES = ("state_key", "snapshot", "restore", "oracle", "export"), ("admissible_actions", "tools")
 
 
 @needs("resets")

@@ -63,7 +63,7 @@ class ALFWorldEnv(HouseholdEnv):
         self._engine = engines.Engine()
         self._source: game_files.Source = ""
 
-    def _open(self, source: game_files.Source) -> Any:
+    def _open(self, source: game_files.Source, task: Task | None = None) -> Any:
         assert engines is not None  # else there is no instance
         row = game_files.read(source)
         dialect = None if "grammar" in row or self.dialect == "move" else self.dialect

@@ -22,10 +22,13 @@ from agentrl.envs.household.games import GameFile
 from agentrl.envs.household.house import TASK_TYPES, Dialect, House
 from agentrl.envs.household.world import Snapshot, World
 from agentrl.errors import ConfigError, GameError, did_you_mean
+from agentrl.seeding import stable_hash
 from agentrl.types import Task
 
 if TYPE_CHECKING:
     from agentrl.envs.household.oracle import Expert
+
+GOALS = ("template", "human")
 
 
 class Game(Protocol):
@@ -51,9 +54,10 @@ class HouseholdEnv(TextEnv):
     """Rooms with receptacles and items, and one of ALFWorld's six kinds of goal.
 
     ``difficulty`` names a level of ``generate``; ``split`` is where ``reset`` without a task draws from; ``games``
-    replaces the generated houses; ``dialect`` is "move" (alfworld 0.4) or "put" (older data), where the default leaves
-    a real game the dialect of its own grammar; ``task_types`` keeps some of the six types; ``seed`` seeds the first
-    ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
+    replaces the generated houses; ``goals`` is "template" (the sentence of the game itself) or "human" (one of those that
+    people wrote for a real game, always the same one for a task and its seed); ``dialect`` is "move" (alfworld 0.4) or
+    "put" (older data), where the default leaves a real game the dialect of its own grammar; ``task_types`` keeps some of
+    the six types; ``seed`` seeds the first ``reset`` that is given none; ``reward_scale`` is the reward of the winning turn.
 
     Keys of ``info``: success and won (bool), score (1.0 or 0.0), admissible_actions (sorted list), goal (the sentence),
     inventory (text), held (an item's name or "nothing"), places (the receptacles, in the introduction's order), unseen
@@ -70,11 +74,16 @@ class HouseholdEnv(TextEnv):
         task_types: Sequence[str] | None = None,
         seed: int | None = 0,
         reward_scale: float = 1.0,
+        goals: str = "template",
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"wanted a split among {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
         if dialect not in get_args(Dialect):
             raise ConfigError(f"wanted a dialect among {', '.join(get_args(Dialect))}; got '{dialect}'")
+        if goals not in GOALS:
+            raise ConfigError(f"wanted goals among {', '.join(GOALS)}; got '{goals}'.{did_you_mean(str(goals), GOALS)}")
+        if goals == "human" and games is None:
+            raise ConfigError('goals = "human" needs the sentences of real games; give their folder as games')
         if isinstance(task_types, str):
             raise ConfigError(f"wanted a list of task types; got the text '{task_types}'; write [\"{task_types}\"]")
         for name in task_types or ():
@@ -83,6 +92,7 @@ class HouseholdEnv(TextEnv):
         self.difficulty = difficulty
         self.split = split
         self.dialect: Dialect = dialect
+        self.goals = goals
         self.task_types = tuple(task_types) if task_types else None
         self.reward_scale = reward_scale
         self.task: Task | None = None
@@ -201,7 +211,19 @@ class HouseholdEnv(TextEnv):
         """Texts that hold every word of this environment."""
         from agentrl.envs.household import vocabulary
 
-        return vocabulary.texts()
+        yield from vocabulary.texts()
+        if self.goals == "human":
+            for game in self._games or ():
+                for sentence in game_files.human_goals(game.source):
+                    yield from (sentence, f" {sentence}")
+
+    def export(self, task: Task) -> dict[str, str]:
+        """The task as files of the real ALFWorld engine: path below the folder of games -> text. Raises MissingExtra without
+        the package alfworld, whose rules stand in every game, and GameError for a house that cannot be written."""
+        from agentrl.envs.household import export
+
+        source = task.options.get("game")
+        return export.files(task, self._game_of(task).house, [] if source is None else game_files.human_goals(source))
 
     def oracle(self) -> list[str]:
         """Commands that reach the goal from here, by one who knows where everything is."""
@@ -214,15 +236,29 @@ class HouseholdEnv(TextEnv):
     def _game_of(self, task: Task) -> Game:
         source = task.options.get("game") if isinstance(task.options, Mapping) else None
         if source is not None:
-            return self._open(source)
+            return self._open(source, task)
         from agentrl.envs.household import generate
 
         house = generate.house(task)
         return World(house if house.dialect == self.dialect else replace(house, dialect=self.dialect))
 
-    def _open(self, source: game_files.Source) -> Game:
-        """A real game, before its ``reset``."""
-        return World(game_files.load(source, dialect=_asked(self.dialect)))
+    def _open(self, source: game_files.Source, task: Task | None = None) -> Game:
+        """A real game, before its ``reset``; ``task`` chooses among the sentences that people wrote for its goal."""
+        house = game_files.load(source, dialect=_asked(self.dialect))
+        return World(self._worded(house, source, task or Task(id=_game_id(house))))
+
+    def _worded(self, house: House, source: Any, task: Task) -> House:
+        """The house of a real game with the goal sentence that ``goals`` asks for."""
+        if self.goals == "template":
+            return house
+        sentences = game_files.human_goals(source)
+        if not sentences:
+            raise GameError(
+                f"game '{task.id}': wanted a goal sentence of people ('human_goals', or 'turk_annotations' with 'task_desc', "
+                'in the row or in traj_data.json); the game has none; set goals = "template"'
+            )
+        chosen = sentences[stable_hash("human goal", task.seed, task.id) % len(sentences)]
+        return replace(house, goal=replace(house.goal, text=chosen))
 
     def _info(self) -> dict[str, Any]:
         game, task = self.game, self.task

@@ -29,7 +29,7 @@ from agentrl.envs.household.house import TASK_TYPES, Dialect, Goal, House, Item,
 from agentrl.errors import GameError
 
 Source = str | os.PathLike[str] | Mapping[str, Any]
-GAME_FILE = "game.tw-pddl"
+GAME_FILE, TRAJECTORY_FILE = "game.tw-pddl", "traj_data.json"
 ROW_FILES = (".jsonl", ".jsonl.gz")
 # ALFWorld's folders; "valid_train" holds training games that its authors set aside for quick checks.
 SPLIT_NAMES = {"train": "train", "valid_train": "train", "valid_seen": "valid_seen", "valid_unseen": "valid_unseen"}
@@ -105,6 +105,29 @@ def load(source: Source, *, dialect: Dialect | None = None) -> House:
 def read(source: Source) -> Mapping[str, Any]:
     """The game as a dictionary: a row, or the content of a ``game.tw-pddl``. Raises GameError for what is no JSON object."""
     return _read(source)[0]
+
+
+def human_goals(source: Source) -> list[str]:
+    """The goal sentences that people wrote for a game, in the order of the data, each with one final full stop.
+
+    ``source`` is what ``load`` takes. They stand in the row itself (``human_goals``, or ALFRED's ``turk_annotations``), or
+    in the ``traj_data.json`` beside a game's file. [] where there is none. Raises GameError for what cannot be read.
+    """
+    row, origin = _read(source)
+    if "human_goals" not in row and "turk_annotations" not in row and os.path.basename(origin) == GAME_FILE:
+        beside = os.path.join(os.path.dirname(origin), TRAJECTORY_FILE)
+        row = _read(beside)[0] if os.path.exists(beside) else {}
+    found = row.get("human_goals")
+    if found is None:
+        annotations = row.get("turk_annotations")
+        notes = annotations.get("anns") if isinstance(annotations, Mapping) else None
+        found = [note.get("task_desc") for note in _listed(notes) if isinstance(note, Mapping)]
+    texts = [" ".join(text.split()).rstrip(" .") for text in _listed(found) if isinstance(text, str)]
+    return [f"{text}." for text in texts if text]
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def find(folder: str | os.PathLike[str]) -> list[GameFile]:
@@ -226,7 +249,7 @@ def _folder_games(root: str) -> Iterator[GameFile]:
         for name in sorted(files):
             if name.endswith(ROW_FILES):
                 yield from _row_games(os.path.join(folder, name))
-        if GAME_FILE not in files or "traj_data.json" not in files:
+        if GAME_FILE not in files or TRAJECTORY_FILE not in files:
             continue
         path = os.path.join(folder, GAME_FILE)
         task_dir, trial = folder.split(os.sep)[-2:]
@@ -251,7 +274,7 @@ def _folder_type(folder: str, task_dir: str) -> str:
     prefix = task_dir.split("-")[0]
     if prefix in TASK_TYPES:
         return prefix
-    path = os.path.join(folder, "traj_data.json")
+    path = os.path.join(folder, TRAJECTORY_FILE)
     try:
         with open(path, encoding="utf-8") as file:
             return str(_parsed(file.read(), path)[0].get("task_type") or "")
@@ -331,7 +354,7 @@ def _house(problem: str, row: Mapping[str, Any], dialect: Dialect, grammar: str,
         can_contain=frozenset([(kinds.get(r, r), kinds.get(o, o)) for r, o in facts.pairs("canContain")]),
         start=next(iter(agents.values())),
         goal=_goal(problem[end:], _sentence(row, grammar), kinds),
-        room=_room(task_dir or origin),
+        room=_room(task_dir or _task_folder(origin)),
         dialect=dialect,
         meta={"source": origin, "task_dir": task_dir, "trial": str(row.get("trial") or "")},
     )
@@ -426,7 +449,13 @@ def _sentence(row: Mapping[str, Any], grammar: str) -> str:
         raise _Unreadable(f"a goal sentence that is no JSON string: {_shown(match[1])}") from None
 
 
+def _task_folder(path: str) -> str:
+    """The TASK of .../TASK/TRIAL/game.tw-pddl, "" for any other path."""
+    parts = os.path.normpath(path).split(os.sep)
+    return parts[-3] if parts[-1] == GAME_FILE and len(parts) >= 3 else ""
+
+
 def _room(task_dir: str) -> str:
     """The kind of room from the number of its FloorPlan, which ends a task folder's name."""
-    found = re.findall(r"-(\d{1,3})(?=/|\\|$)", task_dir)  # the last: folders above it may end in numbers too
-    return ROOMS.get(int(found[-1]) // 100, "") if found else ""
+    match = re.search(r"-(\d{1,3})$", task_dir)
+    return ROOMS.get(int(match[1]) // 100, "") if match else ""

@@ -6,7 +6,8 @@
 >>> house(tiny[17]) == house(task_by_id("household-tiny-train-17"))
 True
 
-``priors.json`` (see ``make_priors.py``) says which receptacles a room has and where an item is found. A house is a pure
+``priors.json`` (see ``make_priors.py``) says which receptacles a room has and where an item is found. Levels are tiny, easy,
+medium (halfway to a real room) and full (as large as real rooms of 13 and more receptacles: up to 54). A house is a pure
 function of its ``Task``. The splits differ by rule, not by chance:
 
 - (item kind, target kind) pairs: a stable hash puts each on one side; ``valid_unseen`` has one side, the others share
@@ -19,18 +20,18 @@ dead end.
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
-from pathlib import Path
-from typing import Any, TypeVar, cast, overload
+from typing import Literal, cast, overload
 
-from agentrl.envs.household.house import TASK_TYPES, Goal, House, Item, Receptacle, TaskType
+from agentrl.envs.household import rooms
+from agentrl.envs.household.house import TASK_TYPES, Goal, House, Receptacle, TaskType
+from agentrl.envs.household.rooms import LAMP, Placed, Random, can_contain, in_kind, one, priors, weighted
 from agentrl.errors import GameError, did_you_mean
 from agentrl.seeding import seed, stable_hash, stream
 from agentrl.types import Task
@@ -49,20 +50,21 @@ SHORT = {  # task type -> its name inside a task id
     "pick_cool_then_place_in_recep": "cool",
     "pick_two_obj_and_place": "two",
 }
-LAMP = "DeskLamp"  # ALFWorld's floor lamps stand in no receptacle and so can never count
 HELD_OUT_PAIRS, HELD_OUT_LAYOUTS, SEEN_HOUSES = 5, 4, 4  # one in so many is held out
 COMMON = 0.05  # a receptacle kind that fewer rooms have is no target
 ATTEMPTS = 2_000
-T = TypeVar("T")
 _ID = re.compile(r"household-([a-z]+)-(train|valid_seen|valid_unseen)(?:-([a-z+]+))?-(0|[1-9][0-9]*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How large houses are. Numbers are (least, most)."""
+    """How large houses are and what is in them. Numbers are (least, most)."""
 
     receptacles: tuple[int, int]
     items: tuple[int, int]  # that can be picked up; a lamp comes on top
+    real: float = (
+        0.0  # how far the sizes go from there to a real room's: 0 stays; 1 is a real room of at least that size
+    )
     kinds: frozenset[str] = frozenset()  # item kinds in use; empty: all that the room has
     repeats: float = 0.0  # share of further items whose kind is in the house already
     shared: float = 0.0  # chance of a receptacle to be reached from the place of another that it may share it with
@@ -79,6 +81,8 @@ _TINY_KINDS = frozenset({
 LEVELS: dict[str, Level] = {
     "tiny": Level(receptacles=(6, 6), items=(4, 4), kinds=_TINY_KINDS),
     "easy": Level(receptacles=(8, 10), items=(9, 11), repeats=0.3, shared=0.15),
+    "medium": Level(receptacles=(10, 12), items=(11, 13), real=0.5, shared=0.18),
+    "full": Level(receptacles=(13, 13), items=(12, 12), real=1.0, shared=0.18),
 }
 
 
@@ -201,18 +205,6 @@ def pair_held_out(item: str, target: str) -> bool:
     return stable_hash("pair", item, target) % HELD_OUT_PAIRS == 0
 
 
-@cache
-def priors() -> Mapping[str, Any]:
-    """The content of ``priors.json``."""
-    return json.loads(Path(__file__).with_name("priors.json").read_text(encoding="utf-8"))
-
-
-@cache
-def can_contain() -> frozenset[tuple[str, str]]:
-    """(receptacle kind, item kind) for all that ALFWorld's rules allow."""
-    return frozenset((place, item) for place, items in priors()["can_contain"].items() for item in items)
-
-
 def _known(name: str, known: Iterable[str], what: str) -> None:
     if name not in known:
         raise GameError(f"no {what} '{name}'.{did_you_mean(str(name), known)}")
@@ -256,73 +248,52 @@ def _choices(level: str, task_type: TaskType, held_out: bool) -> tuple[tuple[_Ch
     return tuple(rooms)
 
 
-def _draw(rules: Level, task: Task, choices: Sequence[Sequence[_Choice]], random: Callable[[], float]) -> House:
+def _draw(rules: Level, task: Task, choices: Sequence[Sequence[_Choice]], random: Random) -> House:
     """One house with a goal of ``choices``, in a layout of the right side."""
-    choice = _one(_one(choices, random), random)
+    choice = one(one(choices, random), random)
     lamp_place = ""
     if not choice.target:
         known = priors()["rooms"][choice.room]["receptacles"]
-        lamp_place = _weighted([(k, w) for k, w in priors()["locations"][LAMP].items() if k in known], random)
+        lamp_place = weighted([(k, w) for k, w in priors()["locations"][LAMP].items() if k in known], random)
     source = choice.sources[bisect(choice.weights, random() * choice.weights[-1], hi=len(choice.sources) - 1)]
     appliance = PROCESSORS.get(task.type, ("", ""))[1]
     needed = [kind for kind in dict.fromkeys((choice.target, appliance, source, lamp_place)) if kind]
-    size = _between(rules.receptacles, random)
+    size = _size(rules, choice.room, "receptacles", random)
     held_out = task.options["split"] == "valid_unseen"
+    fill = rooms.real_receptacle_kinds if rules.real else rooms.receptacle_kinds
     for _ in range(ATTEMPTS):
-        kinds = sorted(_fill(choice.room, needed, size, random), key=str.lower)
+        kinds = sorted(fill(choice.room, needed, size, random), key=str.lower)
         if layout_held_out((choice.room, *sorted(kinds))) == held_out:
             break
     else:
         raise GameError(f"task '{task.id}': no layout in {ATTEMPTS} attempts")
-    receptacles = _receptacles(kinds, rules.shared, random)
-    placed = _sought(rules, task.type, choice, source, receptacles, random)
+    places = rooms.receptacles(kinds, rules.shared, random)
+    placed = _sought(rules, task.type, choice, source, places, random)
     if lamp_place:
-        placed.append((LAMP, _in_kind(lamp_place, receptacles, random)))
-    _distractors(rules, task, choice, placed, receptacles, random)
+        placed.append((LAMP, in_kind(lamp_place, places, random)))
+    (_real_others if rules.real else _others)(rules, task, choice, placed, places, random)
     return House(
-        receptacles=receptacles,
-        items=_items(placed, receptacles),
+        receptacles=places,
+        items=rooms.items(placed, places),
         can_contain=can_contain(),
-        start=0,
+        start=max(place.location for place in places) + 1,
         goal=_goal(cast(TaskType, task.type), choice, random),
         room=choice.room,
         meta={"task": task.id, "level": task.options["level"]},
     )
 
 
-def _fill(room: str, needed: Sequence[str], size: int, random: Callable[[], float]) -> list[str]:
-    """``size`` receptacle kinds: the needed ones, and others as a real room has them, repeats being rarer."""
-    known = priors()["rooms"][room]["receptacles"]
-    counts = dict.fromkeys(needed, 1)
-    kinds = list(needed)
-    while len(kinds) < size:
-        weights = [
-            (kind, share * mean / (1 + counts.get(kind, 0)))
-            for kind, (share, mean, most) in known.items()
-            if counts.get(kind, 0) < most
-        ]
-        kind = _weighted(weights, random)
-        counts[kind] = counts.get(kind, 0) + 1
-        kinds.append(kind)
-    return kinds
-
-
-def _receptacles(kinds: list[str], shared: float, random: Callable[[], float]) -> tuple[Receptacle, ...]:
-    """Named receptacles in the engine's order (class ascending, number descending), closed, each at its own location
-    but for the share that real rooms show together. The agent starts at location 0."""
-    left, pairs, shares = Counter(kinds), priors()["co_located"], priors()["openable"]
-    built: list[Receptacle] = []
-    for kind in kinds:
-        location = len(built) + 1
-        if shared and random() < shared:
-            location = next((b.location for b in built if sorted((b.kind, kind)) in pairs), location)
-        openable = kind in shares and random() < shares[kind]
-        built.append(Receptacle(f"{kind.lower()} {left[kind]}", kind, location, openable))
-        left[kind] -= 1
-    return tuple(built)
-
-
-Placed = list[tuple[str, int]]  # item kind, index of the receptacle it is in
+def _size(rules: Level, room: str, what: Literal["receptacles", "items"], random: Random) -> int:
+    """How many receptacles or items a house of that level has in such a room."""
+    least, most = getattr(rules, what)
+    small = rooms.between((least, most), random)
+    if not rules.real:
+        return small
+    for _ in range(ATTEMPTS):
+        real = rooms.real_size(room, what, random)
+        if real >= least:
+            return round(small + rules.real * (real - small))
+    raise GameError(f"no real {room} has {least} {what}")
 
 
 def _sought(
@@ -330,38 +301,34 @@ def _sought(
     task_type: str,
     choice: _Choice,
     source: str,
-    receptacles: Sequence[Receptacle],
-    random: Callable[[], float],
+    places: Sequence[Receptacle],
+    random: Random,
 ) -> Placed:
     """The item that the goal needs, twice for ``pick_two_obj_and_place``; at most one lies in the target."""
-    first = (choice.item, _in_kind(source, receptacles, random))
+    first = (choice.item, in_kind(source, places, random))
     early = random() < rules.in_target
     if task_type != "pick_two_obj_and_place":
         if early and task_type in PROCESSORS:
-            return [(choice.item, _in_kind(choice.target, receptacles, random))]
+            return [(choice.item, in_kind(choice.target, places, random))]
         return [first]
     if early:
-        return [first, (choice.item, _in_kind(choice.target, receptacles, random))]
-    here = {r.kind for r in receptacles}
-    weighted = [(k, w) for k, w in zip(choice.sources, _differences(choice.weights), strict=True) if k in here]
-    return [first, (choice.item, _in_kind(_weighted(weighted, random), receptacles, random))]
+        return [first, (choice.item, in_kind(choice.target, places, random))]
+    here = {r.kind for r in places}
+    shares = [b - a for a, b in zip((0.0, *choice.weights), choice.weights, strict=False)]
+    known = [(kind, share) for kind, share in zip(choice.sources, shares, strict=True) if kind in here]
+    return [first, (choice.item, in_kind(weighted(known, random), places, random))]
 
 
-def _distractors(
-    rules: Level,
-    task: Task,
-    choice: _Choice,
-    placed: Placed,
-    receptacles: Sequence[Receptacle],
-    random: Callable[[], float],
+def _others(
+    rules: Level, task: Task, choice: _Choice, placed: Placed, places: Sequence[Receptacle], random: Random
 ) -> None:
     """Fills ``placed`` up to the level's number with what the room has; never the sought kind in the target."""
     known = _room_items(task.options["level"], choice.room)
     shares = priors()["rooms"][choice.room]["items"]
     kinds = list(known)
     weights = list(accumulate(shares[k] for k in kinds))
-    here = {r.kind for r in receptacles}
-    wanted = _between(rules.items, random) + any(kind == LAMP for kind, _ in placed)
+    here = {r.kind for r in places}
+    wanted = _size(rules, choice.room, "items", random) + any(kind == LAMP for kind, _ in placed)
     present = {kind for kind, _ in placed}
     for _ in range(6 * wanted):
         if len(placed) >= wanted:
@@ -372,61 +339,48 @@ def _distractors(
         avoid = choice.target if kind == choice.item else ""
         where = [(place, share) for place, share in known[kind] if place in here and place != avoid]
         if where:
-            placed.append((kind, _in_kind(_weighted(where, random), receptacles, random)))
+            placed.append((kind, in_kind(weighted(where, random), places, random)))
             present.add(kind)
 
 
-def _items(placed: Placed, receptacles: Sequence[Receptacle]) -> tuple[Item, ...]:
-    """Items in the engine's order. Their numbers follow their places, so they do not tell which one is sought."""
-    left = Counter(kind for kind, _ in placed)
-    built = []
-    for kind, place in sorted(placed, key=lambda pair: (pair[0].lower(), pair[1])):
-        built.append(
-            Item(
-                name=f"{kind.lower()} {left[kind]}",
-                kind=kind,
-                location=receptacles[place].location,
-                within=(place,),
-                pickupable=kind != LAMP,
-                **_properties(kind),
-            )
-        )
-        left[kind] -= 1
-    return tuple(built)
+def _real_others(
+    rules: Level, task: Task, choice: _Choice, placed: Placed, places: Sequence[Receptacle], random: Random
+) -> None:
+    """Fills ``placed`` as real rooms are filled: each kind is there as often as in real rooms, in as many pieces.
+
+    What must still become clean, hot or cool may lie in the target already; other sought things never do.
+    """
+    shares, numbers = priors()["rooms"][choice.room], priors()["numbers"]
+    here = {r.kind for r in places}
+    avoid = "" if task.type in PROCESSORS else choice.target
+    where: dict[str, list[tuple[str, float]]] = {}
+    for kind, found in _room_items(task.options["level"], choice.room).items():
+        left = [(place, share) for place, share in found if place in here and (kind != choice.item or place != avoid)]
+        if left:
+            where[kind] = left
+    if not any(kind == LAMP for kind, _ in placed) and random() < shares["lamps"].get(LAMP, 0.0):
+        lamp_places = [(place, share) for place, share in priors()["locations"][LAMP].items() if place in here]
+        if lamp_places:
+            placed.append((LAMP, in_kind(weighted(lamp_places, random), places, random)))
+    counts = Counter(kind for kind, _ in placed)
+    wanted = _size(rules, choice.room, "items", random) + counts[LAMP]
+    fresh = [kind for kind in where if not counts[kind] and random() < shares["items"][kind]]
+    fresh.sort(key=lambda kind: shares["items"][kind])  # where there is no room for all, the rarer ones stay away
+    while len(placed) < wanted:
+        more = [(k, numbers[k][0] - 1) for k, n in counts.items() if k in where and n < numbers[k][1]]
+        if fresh:
+            kind = fresh.pop()
+        elif any(weight > 0 for _, weight in more):
+            kind = weighted(more, random)
+        else:
+            return  # a real room holds no more of these
+        placed.append((kind, in_kind(weighted(where[kind], random), places, random)))
+        counts[kind] += 1
 
 
-@cache
-def _properties(kind: str) -> dict[str, Any]:
-    return {name: kind in kinds for name, kinds in priors()["properties"].items()}
-
-
-def _goal(task_type: TaskType, choice: _Choice, random: Callable[[], float]) -> Goal:
+def _goal(task_type: TaskType, choice: _Choice, random: Random) -> Goal:
     """The goal and one of ALFWorld's two sentences for it."""
-    template = _one(priors()["sentences"][task_type], random)
+    template = one(priors()["sentences"][task_type], random)
     toggle = "" if choice.target else LAMP
     text = template.format(obj=choice.item.lower(), recep=choice.target.lower(), toggle=toggle.lower())
     return Goal(type=task_type, item=choice.item, text=f"{text}.", receptacle=choice.target, toggle=toggle)
-
-
-def _in_kind(kind: str, receptacles: Sequence[Receptacle], random: Callable[[], float]) -> int:
-    """The index of one receptacle of that kind."""
-    return _one([i for i, r in enumerate(receptacles) if r.kind == kind], random)
-
-
-def _between(least_most: tuple[int, int], random: Callable[[], float]) -> int:
-    least, most = least_most
-    return least + int(random() * (most - least + 1))
-
-
-def _one(options: Sequence[T], random: Callable[[], float]) -> T:
-    return options[int(random() * len(options))]
-
-
-def _weighted(options: Sequence[tuple[str, float]], random: Callable[[], float]) -> str:
-    """One of the names, in proportion to its weight."""
-    sums = list(accumulate(weight for _, weight in options))
-    return options[bisect(sums, random() * sums[-1], hi=len(sums) - 1)][0]
-
-
-def _differences(sums: Sequence[float]) -> list[float]:
-    return [b - a for a, b in zip((0.0, *sums), sums, strict=False)]

@@ -88,4 +88,4 @@ class House:
     goal: Goal
     room: str = ""
     dialect: Dialect = "move"
-    meta: dict[str, str] = field(default_factory=dict)  # where it came from, for messages
+    meta: dict[str, str] = field(default_factory=dict, compare=False)  # where it came from, for messages

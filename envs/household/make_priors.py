@@ -5,6 +5,8 @@ and writes ``priors.json`` beside this file: numbers and vocabulary only, no gam
 
     rooms           room -> {"receptacles": {kind: [share of rooms that have it, mean number in those, most]},
                              "items": {kind: share of rooms that have it}, "lamps": {kind: share}}
+    sizes           room -> {"receptacles": quantiles of their number at 0, 5 … 100 %, "items": of those that can be picked up}
+    numbers         item kind -> [mean number in the rooms that have it, most]
     locations       item kind -> {receptacle kind: share}, most frequent first
     can_contain     receptacle kind -> item kinds
     properties      "heatable", "coolable", "cleanable", "sliceable", "toggleable", "is_receptacle" -> item kinds
@@ -22,6 +24,7 @@ import re
 from collections import Counter, defaultdict
 from itertools import combinations
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from agentrl.env import shared_folder
@@ -39,7 +42,9 @@ def room_of(task_dir: str) -> str:
 
 
 def count_games(path: Path) -> dict[str, Any]:
-    """What the condensed statistics lack: which receptacles open, which share a place, where lamps stand."""
+    """What the condensed statistics lack: sizes and numbers, which receptacles open, which share a place, where lamps stand."""
+    sizes: dict[str, dict[str, list[int]]] = {room: {"receptacles": [], "items": []} for room in ROOMS}
+    numbers = defaultdict(list)
     opens, lamps, pairs = defaultdict(Counter), defaultdict(Counter), Counter()
     lamp_rooms, rooms = defaultdict(set), defaultdict(set)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -56,6 +61,10 @@ def count_games(path: Path) -> dict[str, Any]:
             room = room_of(game["task_dir"])
             house = game["task_dir"] + game["trial"]
             rooms[room].add(house)
+            sizes[room]["receptacles"].append(len(facts["receptacleType"]))
+            sizes[room]["items"].append(len(facts["pickupable"]))
+            for kind, n in Counter(kinds[item] for (item,) in facts["pickupable"]).items():
+                numbers[kind].append(n)
             for item, place in facts["inReceptacle"]:
                 if kinds[item] in LAMPS:
                     lamps[kinds[item]][kinds[place]] += 1
@@ -67,6 +76,8 @@ def count_games(path: Path) -> dict[str, Any]:
                 pairs.update(set(combinations(sorted(together), 2)))
     floor = RARE * sum(pairs.values())
     return {
+        "sizes": {room: {what: quantiles(found) for what, found in of.items()} for room, of in sizes.items()},
+        "numbers": {kind: [round(mean(found), 2), max(found)] for kind, found in sorted(numbers.items())},
         "openable": {k: round(c[True] / c.total(), 3) for k, c in sorted(opens.items()) if c[True]},
         "co_located": [list(pair) for pair, n in pairs.most_common() if n >= floor],
         "lamp_locations": {k: shares(c) for k, c in lamps.items() if k == "DeskLamp"},  # floor lamps stand on the floor
@@ -76,6 +87,12 @@ def count_games(path: Path) -> dict[str, Any]:
             if lamp_rooms[room, "DeskLamp"]
         },
     }
+
+
+def quantiles(numbers: list[int]) -> list[int]:
+    """Every twentieth of the sorted numbers, from the least to the greatest."""
+    ordered = sorted(numbers)
+    return [ordered[round(i * (len(ordered) - 1) / 20)] for i in range(21)]
 
 
 def shares(counts: Counter[str]) -> dict[str, float]:
@@ -108,6 +125,8 @@ def derive(folder: Path) -> dict[str, Any]:
     properties["is_receptacle"] = vocab["movable_receptacles"]
     return {
         "rooms": rooms,
+        "sizes": counted["sizes"],
+        "numbers": counted["numbers"],
         "locations": locations | counted["lamp_locations"],
         "can_contain": {
             place: [k for k in kinds if k in whole]

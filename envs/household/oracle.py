@@ -66,7 +66,10 @@ def parse_goal(text: str) -> Wanted:
         if match:
             named = match.groupdict()
             return Wanted(task_type, named["item"], named.get("receptacle", ""), named.get("toggle", ""))
-    raise GameError(f"wanted a goal sentence such as 'put a clean mug in coffeemachine.', got {text!r}")
+    raise GameError(
+        f"wanted a goal sentence of ALFWorld's, such as 'put a clean mug in coffeemachine.'; got {text!r}; "
+        'set goals = "template"'
+    )
 
 
 # ── the omniscient plan ──────────────────────────────────────────────────────────────────────────────────────────────
