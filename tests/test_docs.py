@@ -1,0 +1,73 @@
+"""The pages for people: what they show must work."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentrl import build, cli, config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [path for path in sorted(ROOT.rglob("README.md")) if not {".venv", "node_modules"} & set(path.parts)]
+
+
+def _blocks(page: Path) -> list[str]:
+    """The indented blocks of a page, without their indent."""
+    found = re.findall(r"(?:^ {4}.*\n(?:\n(?= {4}))?)+", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"^ {4}", "", block, flags=re.MULTILINE) for block in found]
+
+
+RUN_FILES = [
+    pytest.param(block, id=f"{page.parent.name}-{place}")
+    for page in PAGES
+    for place, block in enumerate(_blocks(page))
+    if re.match(r"\[{1,2}\w", block)
+]
+PROGRAMS = [
+    pytest.param(block, id=f"{page.parent.name}-{place}")
+    for page in PAGES
+    for place, block in enumerate(_blocks(page))
+    if re.match(r"(from|import) \w", block)
+]
+COMMANDS = sorted(
+    {line for page in PAGES for block in _blocks(page) for line in block.splitlines() if line.startswith("agentrl ")}
+)
+
+
+def _over(base: Any, part: Any) -> Any:
+    if isinstance(base, dict) and isinstance(part, dict) and "name" not in part:
+        return {**base, **{key: _over(base.get(key), value) for key, value in part.items()}}
+    return part
+
+
+def test_pages_show_run_files_and_commands() -> None:
+    assert len(RUN_FILES) >= 3
+    assert len(COMMANDS) >= 10
+
+
+@pytest.mark.parametrize("block", RUN_FILES)
+def test_run_files_on_the_pages_are_valid(block: str) -> None:
+    whole = _over(config.read(ROOT / "configs" / "quickstart.toml"), tomllib.loads(block))
+    build.methods(config.parse(whole).algorithm, state_keys=True)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_on_the_pages_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = line.split("  ")[0].split()
+    options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    with pytest.raises(SystemExit):
+        cli.main([words[1], "--help"])
+    shown = capsys.readouterr().out
+    assert "usage: agentrl " + words[1] in shown
+    assert [option for option in options if option not in shown] == []
+
+
+@pytest.mark.parametrize("block", PROGRAMS)
+def test_programs_on_the_pages_run(block: str) -> None:
+    program = compile(block, "page", "exec", dont_inherit=True)
+    if not re.search(r"runs/|games=|train\(", block):  # what needs a run, real games or minutes is only compiled
+        exec(program, {"__name__": "page"})
