@@ -16,6 +16,21 @@
         def __call__(self, table: TurnTable) -> np.ndarray: ...
 
 Arrays in, arrays out; no trainer, no config object, no I/O. Deriving from ``Method`` is a convenience, not a condition.
+
+A credit method may also say why: ``explain(table, row[, state]) -> Term`` is the advantage of one row (the number that
+``__call__`` has there) as a formula over named numbers, with the rows that were compared. `agentrl explain` prints it; of a method
+without it, it prints the one line ``formula`` and the number. ``Comparison`` declares once what both need:
+
+        def __call__(self, table: TurnTable) -> np.ndarray:
+            return self.c * self._comparison(table).normalized()
+
+        def explain(self, table: TurnTable, row: int) -> Term:
+            return Term("A", "c * C", {"c": self.c}, (self._comparison(table).term("C", row, score(table, row)),))
+
+        def _comparison(self, table: TurnTable) -> Comparison:
+            return Comparison(values=table.scores(), groups=table["group"], trajectory=table["trajectory"], scale="none")
+
+See ``agentrl.algorithms.terms``.
 """
 
 from __future__ import annotations

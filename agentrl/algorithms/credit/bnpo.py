@@ -11,8 +11,9 @@ from pydantic import Field
 
 from agentrl.algorithms.credit._unit_interval import check_range, unit_rewards
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import group_means, normalize
+from agentrl.algorithms.normalize import group_means
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term
 from agentrl.registry import register
 
 
@@ -50,14 +51,44 @@ class BNPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]. Raises ConfigError for a reward outside [r_min, r_max]."""
-        group, trajectory = table["group"], table["trajectory"]
+        return self.weights(self._rates(table))[table["group"]] * self._comparison(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        rates = self._rates(table)
+        alpha, beta = beta_parameters(rates)
+        rate, weight = (float(each[table["group"][row]]) for each in (rates, self.weights(rates)))
+        capped = weight >= self.max_weight
+        density = f"BetaPDF({rate:.4g}; {alpha:.4g}, {beta:.4g}) of the group's mean reward"
+        part = Term(
+            "w_g",
+            "max_weight" if capped else "1 / density",
+            {"max_weight": weight} if capped else {"density": 1 / weight},
+            note=f"1 / density is larger; density = {density}" if capped else f"density = {density}",
+        )
+        reward = float(unit_rewards(table, self.r_min, self.r_max, "BNPO")[row])
+        numbers = {"reward": reward, "penalty": float(table["penalty"][row]), "span": self.r_max - self.r_min}
+        score = Term("s", "reward - penalty / span", numbers, note="reward on the scale from 0 to 1")
+        return Term("A", "w_g * C", parts=(part, self._comparison(table).term("C", row, score)))
+
+    def _rates(self, table: TurnTable) -> np.ndarray:
+        """p of each group, [G]."""
         reward = unit_rewards(table, self.r_min, self.r_max, "BNPO")
-        score = reward - table["penalty"] / (self.r_max - self.r_min)
-        centred = normalize(score, group, trajectory=trajectory, scale="none", singleton=self.singleton)
-        rate = group_means(reward, group, trajectory)
+        rate = group_means(reward, table["group"], table["trajectory"])
         if self.singleton == "raw":
             rate[np.bincount(table.group_of_trajectory, minlength=rate.size) <= 1] = 0.0
-        return self.weights(rate)[group] * centred
+        return rate
+
+    def _comparison(self, table: TurnTable) -> Comparison:
+        reward = unit_rewards(table, self.r_min, self.r_max, "BNPO")
+        return Comparison(
+            values=reward - table["penalty"] / (self.r_max - self.r_min),
+            groups=table["group"],
+            trajectory=table["trajectory"],
+            scale="none",
+            singleton=self.singleton,
+            of="s",
+        )
 
     def weights(self, rate: np.ndarray) -> np.ndarray:
         """w of each group [G] from their success rates."""

@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, score
 from agentrl.registry import register
 
 
@@ -35,5 +35,14 @@ class DrGRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
+        return self._comparison(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        return self._comparison(table).term("A", row, score(table, row))
+
+    def _comparison(self, table: TurnTable) -> Comparison:
         unit = table["trajectory"] if self.unit == "trajectory" else None
-        return normalize(table.scores(), table["group"], trajectory=unit, scale="none", singleton=self.singleton)
+        return Comparison(
+            values=table.scores(), groups=table["group"], trajectory=unit, scale="none", singleton=self.singleton
+        )

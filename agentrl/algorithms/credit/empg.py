@@ -10,6 +10,7 @@ from pydantic import Field
 
 from agentrl.algorithms.method import Method
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Among, Term, own_rows
 from agentrl.registry import register
 
 
@@ -42,8 +43,36 @@ class EMPG(Method):
         """Advantages [K]; they take the place of the ones before."""
         if not len(table):
             return np.zeros(0)
-        modulated = table["advantage"] * self.scale(table) + self.zeta * self.bonus(table)
+        modulated = self.modulated(table)
         return modulated - modulated.mean()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        h, modulated = self.relative_entropy(table), self.modulated(table)
+        mean = float(np.exp(-self.k * h).mean())
+        own = self._relative_entropy(table, row, "h")
+        g = Term("g", "exp(-k * h) / (mean_exp + eps)", {"k": self.k, "mean_exp": mean, "eps": self.eps}, (own,))
+        rows = own_rows(table, row).tolist()
+        f = Term("f", "0", note="no turn follows")
+        if rows[-1] != row:
+            following = self._relative_entropy(table, rows[rows.index(row) + 1], "h_next")
+            f = Term("f", "exp(-k_prime * h_next)", {"k_prime": self.k_prime}, (following,))
+        numbers = {"A_before": float(table["advantage"][row]), "zeta": self.zeta}
+        part = Term("M", "A_before * g + zeta * f", numbers, (g, f))
+        everyone = np.arange(len(table))
+        among = Among("batch", "M", everyone, modulated, np.ones(len(table)), float(len(table)), listed=False)
+        return Term("A", "M - mean_B", {"mean_B": float(modulated.mean())}, (part,), among=among)
+
+    def _relative_entropy(self, table: TurnTable, row: int, symbol: str) -> Term:
+        entropy = table["entropy"]
+        numbers = {"H": entropy[row], "H_min": entropy.min(), "H_max": entropy.max(), "eps": self.eps}
+        numbers = {name: float(number) for name, number in numbers.items()}
+        note = f"H: mean token entropy of turn {table['turn'][row]}"
+        return Term(symbol, "(H - H_min) / (H_max - H_min + eps)", numbers, note=note)
+
+    def modulated(self, table: TurnTable) -> np.ndarray:
+        """M [K]."""
+        return table["advantage"] * self.scale(table) + self.zeta * self.bonus(table)
 
     def relative_entropy(self, table: TurnTable) -> np.ndarray:
         """h [K], from 0 for the surest turn of the batch to 1."""

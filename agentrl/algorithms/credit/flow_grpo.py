@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, score
 from agentrl.registry import register
 
 
@@ -42,10 +42,22 @@ class FlowGRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        score = table.scores() if self.outcome == "reward" else table["success"].astype(float) - table["penalty"]
-        return normalize(
-            score,
-            table["group"],
+        return self._comparison(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        return self._comparison(table).term("A", row, self._score(table, row))
+
+    def _score(self, table: TurnTable, row: int) -> Term:
+        if self.outcome == "reward":
+            return score(table, row)
+        return Term("S", "O - penalty", {"O": float(table["success"][row]), "penalty": float(table["penalty"][row])})
+
+    def _comparison(self, table: TurnTable) -> Comparison:
+        by_reward = self.outcome == "reward"
+        return Comparison(
+            values=table.scores() if by_reward else table["success"].astype(float) - table["penalty"],
+            groups=table["group"],
             trajectory=table["trajectory"] if self.unit == "trajectory" else None,
             ddof=self.ddof,
             eps=self.eps,

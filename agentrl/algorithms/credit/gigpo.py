@@ -12,8 +12,8 @@ from pydantic import Field
 
 from agentrl.algorithms.audit import group_sizes
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, label, score, to_go
 from agentrl.registry import register
 
 
@@ -55,14 +55,31 @@ class GiGPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
+        of_episode, of_turn = self._comparisons(table)
+        return of_episode.normalized() + self.step_weight * of_turn.normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        of_episode, of_turn = self._comparisons(table)
+        returns = to_go(table, row, self.gamma, less="penalty")
+        parts = (
+            of_episode.term("A_E", row, score(table, row)),
+            of_turn.term("A_S", row, returns, about=label(table, self.key, row)),
+        )
+        return Term("A", "A_E + step_weight * A_S", {"step_weight": self.step_weight}, parts)
+
+    def _comparisons(self, table: TurnTable) -> tuple[Comparison, Comparison]:
+        """Trajectories within their group, and turns within their anchor group."""
         scale = "std" if self.normalize == "mean_std" else "none"
-        trajectory, penalty = table["trajectory"], table["penalty"]
-        unit = trajectory if self.unit == "trajectory" else None
-        statistics = partial(normalize, scale=scale, ddof=self.ddof, eps=self.eps)
-        episode = statistics(table.scores(), table["group"], trajectory=unit, singleton=self.singleton)
-        returns = table.returns_to_go(self.gamma) - penalty  # [K]
-        turn = statistics(returns, table.group_by("group", self.key))
-        return episode + self.step_weight * turn
+        statistics = partial(Comparison, scale=scale, ddof=self.ddof, eps=self.eps)
+        unit = table["trajectory"] if self.unit == "trajectory" else None
+        returns = table.returns_to_go(self.gamma) - table["penalty"]  # [K]
+        return (
+            statistics(values=table.scores(), groups=table["group"], trajectory=unit, singleton=self.singleton),
+            statistics(
+                values=returns, groups=table.group_by("group", self.key), of="D", name=f"same {self.key}", short="a"
+            ),
+        )
 
     def metrics(self, table: TurnTable) -> dict[str, float]:
         """How much there is to compare: sizes of the anchor groups, and the share of turns alone in theirs."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, score
 from agentrl.registry import register
 
 
@@ -43,7 +42,19 @@ class GRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        scale = "std" if self.normalize == "mean_std" else "none"
-        unit = table["trajectory"] if self.unit == "trajectory" else None
-        statistics = partial(normalize, scale=scale, ddof=self.ddof, eps=self.eps, singleton=self.singleton)
-        return statistics(table.scores(), table["group"], trajectory=unit)
+        return self._comparison(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        return self._comparison(table).term("A", row, score(table, row))
+
+    def _comparison(self, table: TurnTable) -> Comparison:
+        return Comparison(
+            values=table.scores(),
+            groups=table["group"],
+            trajectory=table["trajectory"] if self.unit == "trajectory" else None,
+            scale="std" if self.normalize == "mean_std" else "none",
+            ddof=self.ddof,
+            eps=self.eps,
+            singleton=self.singleton,
+        )

@@ -12,8 +12,9 @@ from pydantic import Field
 
 from agentrl.algorithms.audit import group_sizes
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import dense, normalize
+from agentrl.algorithms.normalize import dense
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, label, score, to_go
 from agentrl.registry import register
 
 ZERO = 1e-9  # an advantage of at most this counts as none
@@ -57,21 +58,41 @@ class HGPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        scale = "std" if self.normalize == "mean_std" else "none"
-        statistics = partial(normalize, scale=scale, ddof=self.ddof, eps=self.eps)
-        returns = table.returns_to_go(self.gamma) - table["penalty"]
         total, weights = np.zeros(len(table)), np.zeros(len(table))
-
-        def add(k: int, advantage: np.ndarray) -> None:
-            weight = (k + 1.0) ** self.alpha * (np.abs(advantage) > ZERO)
-            np.add(total, weight * advantage, out=total)
-            np.add(weights, weight, out=weights)
-
-        if self.base_group:
-            add(0, statistics(table.scores(), table["group"], trajectory=table["trajectory"]))
-        for k, level in enumerate(self.levels(table), start=1):
-            add(k, statistics(returns, level))
+        for k, comparison in self._comparisons(table):
+            advantage = comparison.normalized()
+            weight = self._weight(k) * (np.abs(advantage) > ZERO)
+            total += weight * advantage
+            weights += weight
         return np.divide(total, weights, out=np.zeros_like(total), where=weights > 0)
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        numbers, parts, counted = {}, [], []
+        for k, comparison in self._comparisons(table):
+            own = to_go(table, row, self.gamma, less="penalty") if k else score(table, row)
+            parts.append(comparison.term(f"A_{k}", row, own, about=label(table, self.key, row) if k else ""))
+            if abs(parts[-1].value) > ZERO:
+                numbers[f"w_{k}"] = self._weight(k)
+                counted.append(k)
+        if not counted:
+            return Term("A", "0", parts=tuple(parts), note="no level of history has an advantage")
+        total, weights = (" + ".join(form.format(k=k) for k in counted) for form in ("w_{k} * A_{k}", "w_{k}"))
+        return Term("A", f"({total}) / ({weights})", numbers, tuple(parts))
+
+    def _weight(self, k: int) -> float:
+        return (k + 1.0) ** self.alpha
+
+    def _comparisons(self, table: TurnTable) -> Iterator[tuple[int, Comparison]]:
+        """k and what level k compares; k = 0 is the group."""
+        scale = "std" if self.normalize == "mean_std" else "none"
+        statistics = partial(Comparison, scale=scale, ddof=self.ddof, eps=self.eps)
+        if self.base_group:
+            yield 0, statistics(values=table.scores(), groups=table["group"], trajectory=table["trajectory"])
+        returns = table.returns_to_go(self.gamma) - table["penalty"]
+        for k, level in enumerate(self.levels(table), start=1):
+            name = f"same {self.key}" if k == 1 else f"same last {k} {self.key}s"
+            yield k, statistics(values=returns, groups=level, of="D", name=name, short=str(k))
 
     def levels(self, table: TurnTable) -> Iterator[np.ndarray]:
         """For k = 1 … history + 1 the group of each turn by its last k states, [K], -1 for none."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -10,8 +11,8 @@ from pydantic import Field
 
 from agentrl.algorithms.credit.return_to_go import ended
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, own_rows, to_go
 from agentrl.registry import register
 
 
@@ -48,30 +49,42 @@ class MTGRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
+        by_group, by_turn = self._comparisons(table)
+        return by_group.normalized() + self.turn_weight * by_turn.normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        by_group, by_turn = self._comparisons(table)
+        returns = to_go(table, row, self.gamma, split_rewards(table)[1])
+        parts = (
+            by_group.term("A_F", row, _outcome(table, row)),
+            by_turn.term("A_T", row, returns, about=f"turn {table['turn'][row]}"),
+        )
+        return Term("A", "A_F + turn_weight * A_T", {"turn_weight": self.turn_weight}, parts)
+
+    def _comparisons(self, table: TurnTable) -> tuple[Comparison, Comparison]:
+        """Outcomes within the group, and turn rewards within the group's turns of the same index."""
         outcome, rewards = split_rewards(table)
-        cell, scale = table.group_by("group", "turn"), "std" if self.normalize == "mean_std" else "none"
-        score, returns = outcome - table["penalty"], table.returns_to_go(self.gamma, rewards)
-        by_group = normalize(
-            score,
-            table["group"],
-            trajectory=table["trajectory"],
-            scale=scale,
+        statistics = partial(
+            Comparison,
+            scale="std" if self.normalize == "mean_std" else "none",
             ddof=self.ddof,
             eps=self.eps,
             singleton=self.singleton,
             leave_one_out=True,
         )
-        by_turn = normalize(
-            returns,
-            cell,
-            scale=scale,
-            ddof=self.ddof,
-            eps=self.eps,
-            singleton=self.singleton,
-            leave_one_out=True,
-            virtual=(0.0, ended(table, cell)),
+        score, cell = outcome - table["penalty"], table.group_by("group", "turn")
+        return (
+            statistics(values=score, groups=table["group"], trajectory=table["trajectory"]),
+            statistics(
+                values=table.returns_to_go(self.gamma, rewards),
+                groups=cell,
+                virtual=(0.0, ended(table, cell)),
+                of="D",
+                name="same turn of the group",
+                short="t",
+            ),
         )
-        return by_group + self.turn_weight * by_turn
 
 
 @register("credit", "mt_grpo_biased")
@@ -101,20 +114,44 @@ class BiasedMTGRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
+        by_group, by_turn = self._comparisons(table)
+        compared = by_turn.normalized()
+        return by_group.normalized() + self.turn_weight * table.returns_to_go(self.gamma, compared)
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        by_group, by_turn = self._comparisons(table)
+        compared = by_turn.normalized()
+        total = to_go(table, row, self.gamma, compared, symbol="A_T", of="N")
+        later = [each for each in own_rows(table, row).tolist() if f"N_{table['turn'][each]}" in total.numbers]
+        turns = [(int(table["turn"][each]), each) for each in later]
+        parts = tuple(by_turn.term(f"N_{turn}", each, about=f"turn {turn}") for turn, each in turns)
+        total = replace(total, parts=parts)
+        outcome = by_group.term("A_F", row, _outcome(table, row))
+        return Term("A", "A_F + turn_weight * A_T", {"turn_weight": self.turn_weight}, (outcome, total))
+
+    def _comparisons(self, table: TurnTable) -> tuple[Comparison, Comparison]:
+        """Outcomes within the group, and the reward of each turn before the last with those of the same index."""
         outcome, rewards = split_rewards(table)
-        scale, last = "std" if self.normalize == "mean_std" else "none", table.is_last()
-        by_group = normalize(
-            outcome - table["penalty"],
-            table["group"],
-            trajectory=table["trajectory"],
-            scale=scale,
+        statistics = partial(
+            Comparison,
+            scale="std" if self.normalize == "mean_std" else "none",
             ddof=self.ddof,
             eps=self.eps,
             singleton=self.singleton,
         )
-        cell = np.where(last, -1, table.group_by("group", "turn"))
-        compared = normalize(rewards, cell, scale=scale, ddof=self.ddof, eps=self.eps, singleton=self.singleton)
-        return by_group + self.turn_weight * table.returns_to_go(self.gamma, compared)
+        cell = np.where(table.is_last(), -1, table.group_by("group", "turn"))
+        score = outcome - table["penalty"]
+        return (
+            statistics(values=score, groups=table["group"], trajectory=table["trajectory"]),
+            statistics(values=rewards, groups=cell, of="r", name="same turn of the group", short="t"),
+        )
+
+
+def _outcome(table: TurnTable, row: int) -> Term:
+    """S = F - penalty."""
+    outcome = float(split_rewards(table)[0][row])
+    return Term("S", "F - penalty", {"F": outcome, "penalty": float(table["penalty"][row])})
 
 
 def split_rewards(table: TurnTable) -> tuple[np.ndarray, np.ndarray]:

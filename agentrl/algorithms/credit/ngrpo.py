@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, score
 from agentrl.registry import register
 
 
@@ -43,9 +43,16 @@ class NGRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        return normalize(
-            table.scores(),
-            table["group"],
+        return self._comparison(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        return self._comparison(table).term("A", row, score(table, row))
+
+    def _comparison(self, table: TurnTable) -> Comparison:
+        return Comparison(
+            values=table.scores(),
+            groups=table["group"],
             trajectory=table["trajectory"],
             ddof=self.ddof,
             eps=self.eps,

@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from agentrl.algorithms.credit._whiten import Unit, whiten
+from agentrl.algorithms.credit._whiten import Unit, whitening
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, score, to_go
 from agentrl.registry import register
 
 
@@ -40,7 +40,15 @@ class ReinforcePlusPlus(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        return whiten(table.returns_to_go(self.gamma) - table["penalty"], table, self.unit, eps=self.eps)
+        return self._comparison(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        return self._comparison(table).term("A", row, to_go(table, row, self.gamma, less="penalty"))
+
+    def _comparison(self, table: TurnTable) -> Comparison:
+        returns = table.returns_to_go(self.gamma) - table["penalty"]
+        return whitening(returns, table, self.unit, eps=self.eps, of="D")
 
 
 @register("credit", "reinforce_plus_plus_baseline")
@@ -67,7 +75,21 @@ class ReinforcePlusPlusBaseline(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        centred = normalize(
-            table.scores(), table["group"], trajectory=table["trajectory"], scale="none", singleton=self.singleton
+        return self._whitening(table).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        centred = self._centring(table).term("C", row, score(table, row))
+        return self._whitening(table).term("A", row, centred)
+
+    def _centring(self, table: TurnTable) -> Comparison:
+        return Comparison(
+            values=table.scores(),
+            groups=table["group"],
+            trajectory=table["trajectory"],
+            scale="none",
+            singleton=self.singleton,
         )
-        return whiten(centred, table, self.unit, eps=self.eps)
+
+    def _whitening(self, table: TurnTable) -> Comparison:
+        return whitening(self._centring(table).normalized(), table, self.unit, eps=self.eps, of="C")

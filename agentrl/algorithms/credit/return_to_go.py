@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, to_go
 from agentrl.registry import register
 
 
@@ -46,16 +46,30 @@ class ReturnToGo(Method):
         returns = table.returns_to_go(self.gamma) - table["penalty"]
         if self.baseline == "none":
             return returns
+        return self._comparison(table, returns).normalized()
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        own = to_go(table, row, self.gamma, less="penalty")
+        if self.baseline == "none":
+            return Term("A", "D", parts=(own,))
+        returns = table.returns_to_go(self.gamma) - table["penalty"]
+        return self._comparison(table, returns).term("A", row, own, about=f"turn {table['turn'][row]}")
+
+    def _comparison(self, table: TurnTable, returns: np.ndarray) -> Comparison:
         cell = table.group_by("group", "turn")
-        return normalize(
-            returns,
-            cell,
+        return Comparison(
+            values=returns,
+            groups=cell,
             scale="std" if self.normalize == "mean_std" else "none",
             ddof=self.ddof,
             eps=self.eps,
             singleton=self.singleton,
             leave_one_out=True,
             virtual=(0.0, ended(table, cell) if self.baseline == "group" else 0),
+            of="D",
+            name="same turn of the group",
+            short="t",
         )
 
 

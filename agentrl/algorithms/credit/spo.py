@@ -11,9 +11,10 @@ import numpy as np
 from pydantic import Field
 
 from agentrl.algorithms.credit._unit_interval import check_range, unit_rewards
-from agentrl.algorithms.credit._whiten import whiten
+from agentrl.algorithms.credit._whiten import whitening
 from agentrl.algorithms.method import Method
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term
 from agentrl.errors import ConfigError
 from agentrl.registry import register
 
@@ -82,10 +83,26 @@ class SPO(Method):
 
     def __call__(self, table: TurnTable, state: State) -> np.ndarray:
         """Advantages [K]. Raises ConfigError for a reward outside [r_min, r_max]."""
+        return self._comparison(table, state).normalized()
+
+    def explain(self, table: TurnTable, row: int, state: State) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        task = table.labels("task")[table["task"][row]]
+        a, b = state.get(task, UNKNOWN)
+        note = f"{'expected of' if task in state else 'nothing known yet of'} the task {task}"
+        expected = Term("v_q", "a / (a + b)", {"a": a, "b": b}, note=note)
+        reward = float(unit_rewards(table, self.r_min, self.r_max, "SPO")[row])
+        numbers = {"reward": reward, "penalty": float(table["penalty"][row]), "span": self.r_max - self.r_min}
+        surprise = Term(
+            "u", "reward - v_q - penalty / span", numbers, (expected,), note="reward on the scale from 0 to 1"
+        )
+        return self._comparison(table, state).term("A", row, surprise)
+
+    def _comparison(self, table: TurnTable, state: State) -> Comparison:
         reward = unit_rewards(table, self.r_min, self.r_max, "SPO")
         expected = np.array([value(state.get(task, UNKNOWN)) for task in table.labels("task")])
         surprise = reward - expected[table["task"]] - table["penalty"] / (self.r_max - self.r_min)
-        return whiten(surprise, table, self.unit, eps=self.eps, ddof=self.ddof, eps_inside=False)
+        return whitening(surprise, table, self.unit, eps=self.eps, ddof=self.ddof, eps_inside=False, of="u")
 
     def observe(self, state: State, table: TurnTable, probe: Mapping[str, float] | None) -> State:
         """The tracker after the trajectories of the table. Raises ConfigError without a probe that is needed."""

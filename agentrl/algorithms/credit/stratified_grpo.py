@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -11,8 +12,8 @@ from pydantic import Field
 
 from agentrl.algorithms.audit import group_sizes
 from agentrl.algorithms.method import Method
-from agentrl.algorithms.normalize import normalize
 from agentrl.algorithms.table import TurnTable
+from agentrl.algorithms.terms import Comparison, Term, label, score
 from agentrl.errors import ConfigError
 from agentrl.registry import register
 
@@ -50,12 +51,23 @@ class StratifiedGRPO(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]. Raises ConfigError where a trajectory lies in two strata."""
-        score, trajectory = table.scores(), table["trajectory"]
+        in_stratum, in_group = self._comparisons(table)
+        return self.alpha * in_stratum.normalized() + (1 - self.alpha) * in_group.normalized()
 
-        def within(groups: np.ndarray) -> np.ndarray:
-            return normalize(score, groups, trajectory=trajectory, ddof=self.ddof, eps=self.eps)
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        in_stratum, in_group = self._comparisons(table)
+        own = score(table, row)
+        about = f"{self.stratum} {label(table, self.stratum, row)}"
+        parts = (in_stratum.term("A_SAN", row, own, about=about), in_group.term("A_GN", row, own))
+        return Term("A", "alpha * A_SAN + (1 - alpha) * A_GN", {"alpha": self.alpha}, parts)
 
-        return self.alpha * within(self._strata(table)) + (1 - self.alpha) * within(table["group"])
+    def _comparisons(self, table: TurnTable) -> tuple[Comparison, Comparison]:
+        """Within the stratum, and within the group."""
+        within = partial(
+            Comparison, values=table.scores(), trajectory=table["trajectory"], ddof=self.ddof, eps=self.eps
+        )
+        return within(groups=self._strata(table), name="stratum", short="s"), within(groups=table["group"])
 
     def _strata(self, table: TurnTable) -> np.ndarray:
         """The stratum of each row within its group, [K], -1 for none."""

@@ -9,9 +9,10 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from agentrl.algorithms.credit._whiten import Unit, whiten
+from agentrl.algorithms.credit._whiten import Unit, whitening
 from agentrl.algorithms.method import Method
 from agentrl.algorithms.table import TurnTable, discounted_sums
+from agentrl.algorithms.terms import Comparison, Term, discount, own_rows, to_go
 from agentrl.registry import register
 
 
@@ -48,15 +49,48 @@ class TurnGAE(Method):
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
-        advantage = self.unnormalized(table) - table["penalty"]
-        return whiten(advantage, table, self.unit, eps=self.eps) if self.normalize == "mean_std" else advantage
+        if self.normalize == "mean_std":
+            return self._whitening(table).normalized()
+        return self.unnormalized(table) - table["penalty"]
+
+    def explain(self, table: TurnTable, row: int) -> Term:
+        """The advantage of a row as a formula with its numbers."""
+        whitened = self.normalize == "mean_std"
+        deltas, decay = self._deltas(table), self.gamma * self.lam
+        own = to_go(table, row, decay, deltas, symbol="U" if whitened else "A", of="delta", less="penalty")
+        later = [each for each in own_rows(table, row).tolist() if f"delta_{table['turn'][each]}" in own.numbers]
+        formula = own.formula.replace("gamma", "decay")
+        numbers = {name.replace("gamma", "decay"): number for name, number in own.numbers.items()}
+        note = f"decay = gamma * lam = {self.gamma:g} * {self.lam:g}. {own.note}".rstrip(". ")
+        parts = tuple(self._delta(table, each) for each in later)
+        own = Term(own.symbol, formula, numbers, parts, note)
+        return self._whitening(table).term("A", row, own) if whitened else own
+
+    def _delta(self, table: TurnTable, row: int) -> Term:
+        """What a turn brought, and what is expected from the next one on, less what was expected before it."""
+        turn, value = int(table["turn"][row]), float(table["value"][row])
+        numbers = {"r": float(table["reward"][row]), "V": value}
+        rows = own_rows(table, row).tolist()
+        if rows[-1] == row:
+            return Term(f"delta_{turn}", "r - V", numbers, note="the last turn")
+        following = rows[rows.index(row) + 1]
+        factor = discount(int(table["turn"][following]) - turn, self.gamma)
+        numbers |= {"V_next": float(table["value"][following]), "gamma": self.gamma}
+        return Term(f"delta_{turn}", f"r + {factor}V_next - V", numbers)
+
+    def _whitening(self, table: TurnTable) -> Comparison:
+        return whitening(self.unnormalized(table) - table["penalty"], table, self.unit, eps=self.eps, of="U")
 
     def unnormalized(self, table: TurnTable) -> np.ndarray:
         """A [K] without penalty and normalisation; A + V is what a critic should learn."""
+        return table.returns_to_go(self.gamma * self.lam, self._deltas(table))
+
+    def _deltas(self, table: TurnTable) -> np.ndarray:
+        """δ [K]."""
         value, turn = table["value"].astype(np.float64), table["turn"]
         gap = table.shifted(turn, 1, -1) - turn  # 1, unless turns were left out; the last turn's successor is worth 0
         ahead = np.power(self.gamma, gap.clip(min=0)) * table.shifted(value, 1, 0.0)
-        return table.returns_to_go(self.gamma * self.lam, table["reward"] + ahead - value)
+        return table["reward"] + ahead - value
 
 
 def token_advantages(
