@@ -235,6 +235,41 @@ def replay(
 
 
 @app.command
+def explain(
+    run: Annotated[Positional[Path], arg(metavar="RUN")],
+    trajectory: Annotated[Positional[str], arg(metavar="[TRAJECTORY]", help_behavior_hint="")] = "",
+    turn: Annotated[Positional[int | None], arg(metavar="[TURN]", help_behavior_hint="")] = None,
+    /,
+    iteration: Bound = None,
+    list: Flag = False,
+    json: Flag = False,
+) -> None:
+    """Say why a turn has its advantage: its group, each formula with its numbers, and whether the sum is what was recorded; exit
+    status 1 where it is not.
+
+    Args:
+        run: The folder of a training run.
+        trajectory: The id of a trajectory, or a part of it that no other has, as in place=0/member=3; without it, all trajectories
+            of the iteration are listed.
+        turn: The number of a turn, from 0; without it, all turns are shown in a table.
+        iteration: The iteration (default: that of the id, else the last).
+        list: List the trajectories of the iteration with their outcomes and advantages.
+        json: Print JSON, with all numbers and everything that was compared.
+    """
+    from agentrl import explain as explaining
+    from agentrl.explain_text import print_explanation, print_overview
+
+    overview = list or not trajectory
+    found = explaining.overview(run, iteration) if overview else explaining.explain(run, trajectory, turn, iteration)
+    if json:
+        print(_json(found))
+    else:
+        print_overview(found) if overview else print_explanation(found)
+    if not found["equal"]:
+        raise SystemExit(1)
+
+
+@app.command
 def export(
     env: EnvId,
     /,

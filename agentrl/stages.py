@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -163,24 +163,69 @@ def assign_credit(
 ) -> tuple[TurnTable, np.ndarray]:
     """The table with the columns of reward and credit methods (and ``further`` ones), and the advantage of each row, [K].
 
-    Credit methods add up; one that reads ``advantage`` changes what the ones before it gave; one that returns columns adds
-    them to the table. Each turn's advantage and penalty are written into its record.
+    Each turn's advantage, penalty and further columns are written into its record, so that `agentrl explain` can compute the
+    same again.
     """
     table = TurnTable.from_trajectories(members).with_columns(**further)
-    for place, method in enumerate(methods.rewards):
-        table = table.with_columns(**method(table, *_state(states, f"rewards[{place}]")))
     advantages = np.zeros(table.n_rows)
-    for place, method in enumerate(methods.credit):
-        found = method(table.with_columns(advantage=advantages), *_state(states, f"credit[{place}]"))
+    for step in credit_steps(methods, states, table):
+        table, advantages = step.table, step.advantages
+    turns = [turn for member in members for turn in member.turns]
+    for turn, advantage, penalty in zip(turns, advantages, table["penalty"], strict=True):
+        turn.advantage, turn.penalty = float(advantage), float(penalty)
+    for name, values in further.items():
+        for turn, value in zip(turns, np.asarray(values).tolist(), strict=True):
+            turn.columns[name] = value
+    return table.with_columns(advantage=advantages), advantages
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One reward or credit method at work. A credit method finds what the ones before it gave in ``given["advantage"]``."""
+
+    place: str  # "rewards[0]", "credit[1]" …
+    method: Any
+    state: tuple[Any, ...]  # its last argument, where it remembers
+    given: TurnTable
+    gave: np.ndarray | None  # [K] its own advantages; None where it gave columns alone
+    table: TurnTable  # after it
+    advantages: np.ndarray  # [K] of all credit methods so far
+
+    @property
+    def changes(self) -> bool:
+        """Whether its advantages take the place of those before it, and are not added to them."""
+        return "advantage" in columns(self.method)
+
+
+def credit_steps(methods: Methods, states: States, table: TurnTable) -> Iterator[Step]:
+    """The reward and credit methods one after the other, on a table that has every measured column.
+
+    Credit methods add up; one that reads ``advantage`` changes what the ones before it gave; one that returns columns adds
+    them to the table.
+    """
+    advantages = np.zeros(table.n_rows)
+    for number, method in enumerate(methods.rewards):
+        place, given = f"rewards[{number}]", table
+        table = given.with_columns(**method(given, *_state(states, place)))
+        yield Step(place, method, _state(states, place), given, None, table, advantages)
+    for number, method in enumerate(methods.credit):
+        place, given = f"credit[{number}]", table.with_columns(advantage=advantages)
+        found = method(given, *_state(states, place))
         if isinstance(found, Mapping):
             table = table.with_columns(**{name: value for name, value in found.items() if name != "advantage"})
             found = found.get("advantage")
         if found is not None:
             advantages = found if "advantage" in columns(method) else advantages + found
-    turns = (turn for member in members for turn in member.turns)
-    for turn, advantage, penalty in zip(turns, advantages, table["penalty"], strict=True):
-        turn.advantage, turn.penalty = float(advantage), float(penalty)
-    return table.with_columns(advantage=advantages), advantages
+        yield Step(place, method, _state(states, place), given, found, table, advantages)
+
+
+def states_of_credit(states: States) -> States:
+    """The states that reward and credit methods were given, by place; those that are None left out."""
+    return {
+        place: state
+        for place, state in states.items()
+        if state is not None and place.startswith(("rewards[", "credit["))
+    }
 
 
 def _state(states: States, place: str) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ runs/quickstart/
   metrics.jsonl          one line an iteration
   summary.json           status and results
   trajectories/          iteration_000012.jsonl.zst, eval_before.jsonl.zst …: one trajectory a line
+  states/                iteration_000012.json.zst: what reward and credit methods that remember knew then, where there are any
   .lock                  held by the process that writes
   checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest
 """
@@ -133,18 +134,35 @@ def find_trajectory(folder: Path, wanted: str) -> Trajectory:
     if not files:
         raise CheckpointError(f"{folder} holds no trajectories; give a run, an evaluation or recorded games")
     ids = {file: read_ids(file) for file in _holding(files, wanted)}
-    found = [(file, name) for file, names in ids.items() for name in names if wanted in name]
-    found = [(file, name) for file, name in found if name == wanted] or found
+    name = match_id([name for names in ids.values() for name in names], wanted)
+    file = next(file for file, names in ids.items() if name in names)
+    return next(trajectory for trajectory in read_trajectories(file) if trajectory.id == name)
+
+
+def match_id(ids: Sequence[str], wanted: str) -> str:
+    """The one of ``ids`` that is ``wanted``, or is the only one that contains it. Raises CheckpointError as
+    ``find_trajectory`` does."""
+    found = [name for name in ids if wanted in name]
+    found = [name for name in found if name == wanted] or found
     if not found:
-        known = [name for names in ids.values() for name in names]
-        near = difflib.get_close_matches(wanted, known[:2000], n=2, cutoff=0.6) or known[:2]
+        near = difflib.get_close_matches(wanted, ids[:2000], n=2, cutoff=0.6) or ids[:2]
         raise CheckpointError(f"no trajectory's id contains '{wanted}'; ids here are like {', '.join(near) or 'none'}")
     if len(found) > 1:
-        first = ", ".join(name for _, name in found[:6])
         more = " …" if len(found) > 6 else ""
-        raise CheckpointError(f"{len(found)} ids contain '{wanted}'; write more of one of them: {first}{more}")
-    file, name = found[0]
-    return next(trajectory for trajectory in read_trajectories(file) if trajectory.id == name)
+        raise CheckpointError(
+            f"{len(found)} ids contain '{wanted}'; write more of one of them: {', '.join(found[:6])}{more}"
+        )
+    return found[0]
+
+
+def read_states(folder: Path, iteration: int) -> dict[str, Any]:
+    """What ``RunFolder.add_states`` wrote for an iteration; empty where it wrote nothing. Raises CheckpointError for a file
+    that cannot be read."""
+    path = folder / "states" / f"iteration_{iteration:06d}.json.zst"
+    try:
+        return json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes())) if path.exists() else {}
+    except (OSError, zstandard.ZstdError, ValueError) as error:
+        raise CheckpointError(f"{path} holds no states that can be read: {error}") from error
 
 
 def _holding(files: Sequence[Path], wanted: str) -> Sequence[Path]:
@@ -247,6 +265,14 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomic(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+    def add_states(self, iteration: int, states: Mapping[str, Any]) -> None:
+        """Keeps what methods remembered in an iteration, which is JSON."""
+        folder = self.path / "states"
+        folder.mkdir(exist_ok=True)
+        text = json.dumps(states, separators=(",", ":"))
+        data = zstandard.ZstdCompressor(level=3).compress(text.encode())
+        write_atomic(folder / f"iteration_{iteration:06d}.json.zst", data)
 
     def add_trajectories(self, name: str, trajectories: Sequence[Trajectory]) -> None:
         write_trajectories(self.trajectories / f"{name}.jsonl.zst", trajectories)

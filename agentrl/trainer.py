@@ -171,8 +171,11 @@ class Trainer:
         with self.timed("training"):
             if table is not None:
                 metrics.update(self.update(members, table, advantages))
+        remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, metrics)
         with self.timed("storage"):
+            if remembered:
+                self.folder.add_states(self.iteration, remembered)
             self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *self.faulted])
         seconds = time.perf_counter() - started
         self.slowest = max(self.slowest if self.iteration else 0.0, seconds)

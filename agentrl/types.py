@@ -166,6 +166,9 @@ class Turn:
     reward: float = 0.0
     penalty: float = 0.0
     advantage: float | None = None  # what credit gave this turn; None where it was filtered out or not trained on
+    columns: dict[str, Json] = field(
+        default_factory=dict
+    )  # what the learner measured for credit: entropy …, where it is read
     info: dict[str, Json] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)  # "sampling", "environment"
 

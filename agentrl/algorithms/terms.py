@@ -48,10 +48,10 @@ _NAME = re.compile(r"\b[A-Za-z_]\w*")
 class Among:
     """The rows that a term compares with each other.
 
-    name: what they are, "group" or "turns at the same state". symbol: which number of theirs is compared. rows: [n] of the
-    table. values: [n] that number. weights: [n] how much each counts; ``n_units`` what they add up to (trajectories, turns or
-    tokens). virtual: (value, m), m further members that no row stands for. about: what they have in common, a state's text.
-    listed: whether it helps to see them one by one.
+    name: what they are, "group" or "same state". symbol: which number of theirs is compared. rows: [n] of the table.
+    values: [n] that number. weights: [n] how much each counts; ``n_units`` what they add up to, of ``unit`` ("trajectories",
+    "turns" or "tokens"). virtual: (value, m), m further members that no row stands for. about: what they have in common, a
+    state's text. listed: whether it helps to see them one by one.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Among:
     weights: Array
     n_units: float
     virtual: tuple[float, int] = (0.0, 0)
+    unit: str = "turns"
     about: str = ""
     listed: bool = True
 
@@ -97,7 +98,9 @@ class Term:
             if name.group() not in known:
                 return name.group()
             text = f"{known[name.group()]:.{digits}g}"
-            return f"({text})" if text.startswith("-") and self.formula[: name.start()].strip() else text
+            before, after = self.formula[: name.start()].rstrip(), self.formula[name.end() :].lstrip()
+            alone = (not before or before.endswith("(")) and not after.startswith("**")
+            return text if alone or not text.startswith("-") else f"({text})"
 
         return _NAME.sub(shown, self.formula).replace(" ** ", "^")
 
@@ -191,15 +194,16 @@ class Comparison:
         rows = np.flatnonzero(self.groups == group)
         if self.times is not None:
             weights = np.asarray(self.times, dtype=np.float64)[rows]
-            n_units = float(weights.sum())
+            n_units, unit = float(weights.sum()), "tokens"
         elif self.trajectory is not None:
             _, which, n_rows = np.unique(self.trajectory[rows], return_inverse=True, return_counts=True)
-            weights, n_units = 1.0 / n_rows[which], float(n_rows.size)
+            weights, n_units, unit = 1.0 / n_rows[which], float(n_rows.size), "trajectories"
         else:
-            weights, n_units = np.ones(rows.size), float(rows.size)
+            weights, n_units, unit = np.ones(rows.size), float(rows.size), "turns"
         value, m = self.virtual
         virtual = (value, int(m[group] if isinstance(m, np.ndarray) else m))
-        return Among(self.name, self.of, rows, self.values[rows], weights, n_units, virtual, about, self.listed)
+        values = np.asarray(self.values, dtype=np.float64)[rows]
+        return Among(self.name, self.of, rows, values, weights, n_units, virtual, unit, about, self.listed)
 
     def _formula(self, difference: str) -> str:
         if self.scale == "none":
@@ -308,7 +312,12 @@ def label(table: TurnTable, column: str, row: int) -> str:
 
 def as_json(term: Term, member: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
     """A term as JSON; ``member(row)`` says which turn a row is."""
-    found: dict[str, Any] = {"symbol": term.symbol, "value": term.value, "formula": term.formula}
+    found: dict[str, Any] = {
+        "symbol": term.symbol,
+        "value": term.value,
+        "formula": term.formula,
+        "filled": term.filled(),
+    }
     found |= {"numbers": dict(term.numbers), "note": term.note, "parts": [as_json(part, member) for part in term.parts]}
     if term.among is not None:
         found["among"] = {
@@ -317,6 +326,7 @@ def as_json(term: Term, member: Callable[[int], dict[str, Any]]) -> dict[str, An
             "symbol": term.among.symbol,
             "n_rows": int(term.among.rows.size),
             "n_units": term.among.n_units,
+            "unit": term.among.unit,
             "virtual": {"value": term.among.virtual[0], "n": term.among.virtual[1]},
         }
         if term.among.listed:
