@@ -224,6 +224,21 @@ def methods(table: AlgorithmTable, *, state_keys: bool) -> Methods:
     return found
 
 
+def credit_methods(table: AlgorithmTable) -> Methods:
+    """The reward and credit methods of an algorithm table alone: all that is needed to compute credit from a record."""
+    credit = table.credit if isinstance(table.credit, list) else [table.credit]
+    return Methods(
+        sampler=None,
+        scores=[],
+        filters=[],
+        rewards=_all("reward", table.rewards, "algorithm.rewards"),
+        credit=_all("credit", credit, "algorithm.credit"),
+        token_weights=[],
+        loss=None,
+        regularizers=[],
+    )
+
+
 def _all(kind: str, specs: Sequence[dict[str, Any]], where: str) -> list[Any]:
     return [registry.build(kind, spec, f"{where}[{number}]") for number, spec in enumerate(specs)]
 

@@ -132,7 +132,7 @@ def recompute(run: Path, iteration: int | None = None) -> Recomputed:
     first_row = {member.id: row for member, row in zip(members, ends, strict=False)}
     found = Recomputed(run, number, config.load(run_file), trajectories, members, first_row)
     if members:
-        methods = build.methods(found.settings.algorithm, state_keys=True)
+        methods = build.credit_methods(found.settings.algorithm)
         states, table = read_states(run, number), _table(members)
         found.problem = _lacking(methods, states, table)
         if not found.problem:

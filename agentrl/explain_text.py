@@ -126,7 +126,11 @@ def _table(*headings: str) -> Table:
 
 def _print_wide(out: Console, table: Table) -> None:
     """A table whose numbers are never cut, also where that takes more than the width of the terminal."""
-    least = Measurement.get(out, out.options, table).minimum
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
+    padding = 2 * len(table.columns)
+    least = Measurement.get(out, out.options.update(max_width=10_000), table).minimum + padding
     out.print(table, width=max(out.width, least), crop=False)
 
 
@@ -224,29 +228,44 @@ def _among(term: Mapping[str, Json]) -> str:
 
 
 def _print_compared(out: Console, term: Mapping[str, Json], found: Mapping[str, Json], turn: int) -> None:
-    """The turns of each comparison that is not with the whole group."""
-    shown = 0
-    for each in _walk(term):
-        among = each.get("among")
-        if among is None or "members" not in among or among["whole_group"] or among["n_rows"] < 2:
-            continue
-        shown += 1
-        if shown > MOST_TABLES:
-            out.print(Text("  … further comparisons: --json has them all", style="dim"))
-            return
+    """What each comparison compares: the turns, or where it is with the whole group its trajectories."""
+    compared = [each for each in _walk(term) if "members" in each.get("among", ()) and each["among"]["n_rows"] > 1]
+    for each in compared[:MOST_TABLES]:
+        among = each["among"]
         about = " ".join(among["about"].split())
         about = about if len(about) <= 80 else f"{about[:80]} …"
         out.print(Text(inert(f"  {each['symbol']}, {among['name']}{about and f' ({about})'}:")), soft_wrap=True)
-        table = _table("  ", "trajectory", "#turn", "action", f"#{among['symbol']}")
-        rows = among["members"]
-        own = [row for row in rows if row["trajectory"] == found["trajectory"] and row["turn"] == turn]
-        first = [*own, *(row for row in rows if row not in own)][:MOST_ROWS]
-        for row in (row for row in rows if row in first):
-            cells = [_short(row["trajectory"], found["group"]["id"]), str(row["turn"]), row["action"]]
-            _add(table, row in own, [*cells, number(row["value"])])
-        _print_wide(out, table)
-        if len(rows) > MOST_ROWS:
-            out.print(Text(f"  … and {len(rows) - MOST_ROWS} more: --json has them all", style="dim"))
+        if among["whole_group"]:
+            _print_by_trajectory(out, among, found["group"]["id"])
+        else:
+            _print_members(out, among, found, turn)
+    if len(compared) > MOST_TABLES:
+        out.print(Text("  … further comparisons: --json has them all", style="dim"))
+
+
+def _print_by_trajectory(out: Console, among: Mapping[str, Json], group: str) -> None:
+    """The compared number of each member of the group, one line for all."""
+    values: dict[str, list[float]] = {}
+    for row in among["members"]:
+        values.setdefault(_short(row["trajectory"], group), []).append(row["value"])
+    each = (f"{name} {number(sum(found) / len(found))}" for name, found in values.items())
+    varies = any(len(set(found)) > 1 for found in values.values())
+    mean = f"    {among['symbol']}, mean over turns" if varies else f"    {among['symbol']}"
+    out.print(Text(inert(f"{mean}: {', '.join(each)}")), soft_wrap=True)
+
+
+def _print_members(out: Console, among: Mapping[str, Json], found: Mapping[str, Json], turn: int) -> None:
+    """The compared number of each turn, the explained one among them."""
+    table = _table("  ", "trajectory", "#turn", "action", f"#{among['symbol']}")
+    rows = among["members"]
+    own = [row for row in rows if row["trajectory"] == found["trajectory"] and row["turn"] == turn]
+    first = [*own, *(row for row in rows if row not in own)][:MOST_ROWS]
+    for row in (row for row in rows if row in first):
+        cells = [_short(row["trajectory"], found["group"]["id"]), str(row["turn"]), row["action"]]
+        _add(table, row in own, [*cells, number(row["value"])])
+    _print_wide(out, table)
+    if len(rows) > MOST_ROWS:
+        out.print(Text(f"  … and {len(rows) - MOST_ROWS} more: --json has them all", style="dim"))
 
 
 # ── all turns ────────────────────────────────────────────────────────────────────────────────────────────────────────

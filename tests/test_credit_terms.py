@@ -129,7 +129,7 @@ def test_gigpo_as_it_is_printed():
     assert of_turn.filled() == "(0.95 - 0.6333) / (0.5485 + 1e-06)"
     assert of_turn.parts[0].formula == "gamma * r_1 - penalty" and of_turn.parts[0].filled() == "0.95 * 1 - 0"
     assert of_turn.among.rows.tolist() == [0, 2, 5] and of_turn.among.values.tolist() == [0.95, 0, 0.95]
-    assert (of_turn.among.name, of_turn.among.about, of_turn.among.symbol) == ("same state", "s0", "D")
+    assert (of_turn.among.name, of_turn.among.about, of_turn.among.symbol) == ("anchor group", "s0", "D")
     assert of_episode.among.n_units == 3 and of_episode.among.weights.tolist() == [
         1 / 2,
         1 / 2,
@@ -142,11 +142,11 @@ def test_gigpo_as_it_is_printed():
 def test_what_is_not_compared_says_why():
     table = sheet().with_columns(state=["s0", "s1", None, "s1", "s2", "s3", "s2"])
     notes = {row: GiGPO().explain(table, row).parts[1] for row in (0, 2)}
-    assert notes[0].note == "nothing else to compare with: same state" and notes[0].formula == "0"
-    assert notes[2].note == "it is compared with none: same state" and notes[2].among is None
+    assert notes[0].note == "alone in its anchor group" and notes[0].formula == "0"
+    assert notes[2].note == "in no anchor group" and notes[2].among is None
     equal = episodes_of("qq", [1, 2], [1, 1])
     term = GRPO().explain(equal, 1)
-    assert term.note == "all have the same S: group" and term.value == 0
+    assert term.note == "all of its group have the same S" and term.value == 0
     alone = episodes_of("q", [1], [3])
     assert GRPO().explain(alone, 0).value == 0 and GRPO(singleton="raw").explain(alone, 0).filled() == "3"
 

@@ -48,7 +48,7 @@ _NAME = re.compile(r"\b[A-Za-z_]\w*")
 class Among:
     """The rows that a term compares with each other.
 
-    name: what they are, "group" or "same state". symbol: which number of theirs is compared. rows: [n] of the table.
+    name: what they are, "group" or "anchor group". symbol: which number of theirs is compared. rows: [n] of the table.
     values: [n] that number. weights: [n] how much each counts; ``n_units`` what they add up to, of ``unit`` ("trajectories",
     "turns" or "tokens"). virtual: (value, m), m further members that no row stands for. about: what they have in common, a
     state's text. listed: whether it helps to see them one by one.
@@ -171,14 +171,14 @@ class Comparison:
         of = self.of
         numbers = {} if any(part.symbol == of for part in parts) else {of: float(self.values[row])}
         if self.groups[row] < 0:
-            return Term(symbol, "0", numbers, parts, f"it is compared with none: {self.name}")
+            return Term(symbol, "0", numbers, parts, f"in no {self.name}")
         among = self.among(row, about)
         left = among.n_units + (among.virtual[1] if self.leave_one_out else 0) - self._own(row)[1]
         if (left <= 0) if self.leave_one_out else (among.n_units <= 1):
-            note = f"nothing else to compare with: {self.name}"
+            note = f"alone in its {self.name}"
             return Term(symbol, of if self.singleton == "raw" else "0", numbers, parts, note, among)
         if _is_flat(among):
-            return Term(symbol, "0", numbers, parts, f"all have the same {of}: {self.name}", among)
+            return Term(symbol, "0", numbers, parts, f"all of its {self.name} have the same {of}", among)
         mean, statistics = f"mean_{self.short}", self._statistics(among)
         difference = f"{of} - {mean}"
         if self.leave_one_out:

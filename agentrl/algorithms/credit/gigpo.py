@@ -77,7 +77,7 @@ class GiGPO(Method):
         return (
             statistics(values=table.scores(), groups=table["group"], trajectory=unit, singleton=self.singleton),
             statistics(
-                values=returns, groups=table.group_by("group", self.key), of="D", name=f"same {self.key}", short="a"
+                values=returns, groups=table.group_by("group", self.key), of="D", name="anchor group", short="a"
             ),
         )
 

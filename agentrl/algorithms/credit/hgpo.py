@@ -91,7 +91,7 @@ class HGPO(Method):
             yield 0, statistics(values=table.scores(), groups=table["group"], trajectory=table["trajectory"])
         returns = table.returns_to_go(self.gamma) - table["penalty"]
         for k, level in enumerate(self.levels(table), start=1):
-            name = f"same {self.key}" if k == 1 else f"same last {k} {self.key}s"
+            name = "anchor group" if k == 1 else f"anchor group of {k} turns"
             yield k, statistics(values=returns, groups=level, of="D", name=name, short=str(k))
 
     def levels(self, table: TurnTable) -> Iterator[np.ndarray]:

@@ -81,7 +81,7 @@ class MTGRPO(Method):
                 groups=cell,
                 virtual=(0.0, ended(table, cell)),
                 of="D",
-                name="same turn of the group",
+                name="group at this turn",
                 short="t",
             ),
         )
@@ -144,7 +144,7 @@ class BiasedMTGRPO(Method):
         score = outcome - table["penalty"]
         return (
             statistics(values=score, groups=table["group"], trajectory=table["trajectory"]),
-            statistics(values=rewards, groups=cell, of="r", name="same turn of the group", short="t"),
+            statistics(values=rewards, groups=cell, of="r", name="group at this turn", short="t"),
         )
 
 

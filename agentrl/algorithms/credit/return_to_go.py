@@ -68,7 +68,7 @@ class ReturnToGo(Method):
             leave_one_out=True,
             virtual=(0.0, ended(table, cell) if self.baseline == "group" else 0),
             of="D",
-            name="same turn of the group",
+            name="group at this turn",
             short="t",
         )
 
