@@ -181,6 +181,30 @@ def test_case_and_comments_do_not_matter() -> None:
     assert games.load(row(pddl_problem=text)).items == games.load(row()).items
 
 
+@given(st.permutations(FACTS.replace(")", ")\n").split("\n")))
+def test_the_order_of_facts_does_not_matter(facts: list[str]) -> None:
+    assert games.load(row(pddl_problem=problem(facts="\n".join(facts)))) == games.load(row())
+
+
+def test_what_may_lie_where_is_read_anew_where_it_differs() -> None:
+    fewer = FACTS.replace("(canContain CabinetType AppleType) ", "")
+    assert games.load(row(pddl_problem=problem(facts=fewer))).can_contain == {
+        ("SideTable", "Apple"),
+        ("Fridge", "Apple"),
+    }
+    none = fewer.replace("(canContain SideTableType AppleType)", "").replace("(canContain FridgeType AppleType)", "")
+    assert games.load(row(pddl_problem=problem(facts=none))).can_contain == frozenset()
+    renamed = problem().replace("AppleType - otype", "APPLEType - otype")
+    assert ("Fridge", "APPLE") in games.load(row(pddl_problem=renamed)).can_contain
+    for wrong in (
+        "(canContain FridgeType)",
+        "(canContain FridgeType AppleType EggType)",
+        "(canContain a b)(canContain c)",
+    ):
+        with pytest.raises(GameError, match="'canContain' has 2 argument"):
+            games.load(row(pddl_problem=problem(facts=FACTS + wrong)))
+
+
 def test_the_real_engine_reads_basin_names_this_way() -> None:
     facts = FACTS.replace("Sink_bar_1_bar_SinkBasin", "SinkBasin_bar_1")
     assert games.load(row(pddl_problem=problem(facts=facts))).receptacles[4].name == "sinkbasinbasin 1"

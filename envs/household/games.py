@@ -20,9 +20,10 @@ import json
 import os
 import re
 import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, get_args
 
 from agentrl.envs.household.house import TASK_TYPES, Dialect, Goal, House, Item, Receptacle, TaskType
@@ -290,15 +291,14 @@ def _dialect(grammar: str) -> Dialect:
 
 
 class _Facts:
-    """The facts of a problem's ``:init``, all in lower case because PDDL knows no other."""
+    """The facts of a problem's ``:init``. The text is in lower case, because PDDL knows no other."""
 
     def __init__(self, text: str) -> None:
-        facts = [chunk.split() for chunk in text.lower().replace(")", " ").split("(")]
-        self._lists: dict[str, list[list[str]]] = {}
+        self._lists: defaultdict[str, list[list[str]]] = defaultdict(list)
+        facts = [words for chunk in text.replace(")", " ").split("(") if (words := chunk.split())]
         for words in facts:
-            if words:
-                self._lists.setdefault(words[0], []).append(words)
-        self.names = _names({word for word in set().union(*facts) if "_bar_" in word})
+            self._lists[words[0]].append(words)
+        self.names = _names({word for word in {*chain.from_iterable(facts)} if "_bar_" in word})
 
     def ids(self, predicate: str) -> frozenset[str]:
         """What a predicate of one argument holds for."""
@@ -317,10 +317,39 @@ class _Facts:
 
     def _of(self, predicate: str, n_arguments: int) -> list[list[str]]:
         found = self._lists.get(predicate.lower(), [])
-        for words in found:
-            if len(words) != n_arguments + 1:
-                raise _Unreadable(f"({_shown(' '.join(words))}) where '{predicate}' has {n_arguments} argument(s)")
+        if not {*map(len, found)} <= {n_arguments + 1}:
+            wrong = next(words for words in found if len(words) != n_arguments + 1)
+            raise _Unreadable(f"({_shown(' '.join(wrong))}) where '{predicate}' has {n_arguments} argument(s)")
         return found
+
+
+@functools.lru_cache(maxsize=64)
+def _type_names(text: str) -> Mapping[str, str]:
+    """Type in lower case -> kind, in the case in which a list of objects names it. Games share this part of their text."""
+    return {word.lower() + "type": word for part in text.split("Type")[:-1] for word in part.rsplit(None, 1)[-1:]}
+
+
+@functools.lru_cache(maxsize=256)
+def _can_contain(text: str, types: str) -> frozenset[tuple[str, str]]:
+    """The pairs of a text of canContain facts alone. Games of one room share this part of their text, which is long."""
+    kinds = _type_names(types)
+    words = text.replace("(", " ").replace(")", " ").split()
+    if {*words[::3]} == {"cancontain"} and len(words) % 3 == 0:  # nothing else, as in published games
+        pairs: Iterable[tuple[str, str]] = zip(words[1::3], words[2::3], strict=True)
+    else:
+        pairs = _Facts(text).pairs("canContain")
+    return frozenset([(kinds.get(place, place), kinds.get(item, item)) for place, item in pairs])
+
+
+def _without_can_contain(text: str) -> tuple[str, str]:
+    """The text of an ``:init`` cut in two: (its canContain facts, all others). They stand together in published games;
+    where they do not, the first part is the whole text."""
+    start, last = text.find("(cancontain "), text.rfind("(cancontain ")
+    end = text.find(")", last) + 1
+    together, others = text[start:end], text[:start] + text[end:]
+    if start < 0 or "cancontain" in others or together.count("(") != together.count("(cancontain "):
+        return text, text
+    return together, others
 
 
 def _house(problem: str, row: Mapping[str, Any], dialect: Dialect, grammar: str, origin: str) -> House:
@@ -331,11 +360,10 @@ def _house(problem: str, row: Mapping[str, Any], dialect: Dialect, grammar: str,
         raise _Unreadable("a text without '(:domain alfred)', '(:init' and '(:goal' in this order")
     if problem.count("(") != problem.count(")"):
         raise _Unreadable("unbalanced parentheses, as of a truncated file")
-    facts = _Facts(problem[start:end])
-    # The list of objects names the types in the case in which one reads them.
-    kinds = {
-        word.lower() + "type": word for part in problem[:start].split("Type")[:-1] for word in part.rsplit(None, 1)[-1:]
-    }
+    can_contain, others = _without_can_contain(problem[start:end].lower())
+    facts = _Facts(others)
+    types = problem[problem.find("(:objects", 0, start) : problem.rfind("Type", 0, start) + 4]
+    kinds = _type_names(types)
     at, opened, openable = facts.locations("receptacleAtLocation"), facts.ids("opened"), facts.ids("openable")
     receptacle_kinds = _kinds_of(facts, "receptacleType", kinds)
     missing = [identity for identity in receptacle_kinds if identity not in at]
@@ -351,7 +379,7 @@ def _house(problem: str, row: Mapping[str, Any], dialect: Dialect, grammar: str,
             for identity, kind in receptacle_kinds.items()
         ),
         items=_items(facts, kinds, {identity: index for index, identity in enumerate(receptacle_kinds)}),
-        can_contain=frozenset([(kinds.get(r, r), kinds.get(o, o)) for r, o in facts.pairs("canContain")]),
+        can_contain=_can_contain(can_contain, types),
         start=next(iter(agents.values())),
         goal=_goal(problem[end:], _sentence(row, grammar), kinds),
         room=_room(task_dir or _task_folder(origin)),
@@ -362,13 +390,14 @@ def _house(problem: str, row: Mapping[str, Any], dialect: Dialect, grammar: str,
 
 def _names(ids: set[str]) -> dict[str, str]:
     """Id -> name as ALFWorld's Demangler gives it, over everything that any fact mentions."""
-    classes = {i: i.split("_bar_", 1)[0] + ("basin" if "basin" in i else "") for i in ids}
-    left = Counter(classes.values())
+    counts: defaultdict[str, int] = defaultdict(int)
     names: dict[str, str] = {}
-    for identity in sorted(ids):
-        kind = classes[identity]
-        names[identity] = f"{kind} {left[kind]}"
-        left[kind] -= 1
+    for identity in sorted(ids, reverse=True):
+        kind = identity.split("_bar_", 1)[0]
+        if "basin" in identity:
+            kind += "basin"
+        counts[kind] += 1
+        names[identity] = f"{kind} {counts[kind]}"
     return names
 
 
@@ -394,14 +423,17 @@ def _items(facts: _Facts, kinds: Mapping[str, str], receptacles: Mapping[str, in
         if inner in numbers:
             inside[outer] = (*inside.get(outer, ()), numbers[inner])
     spots = facts.locations("objectAtLocation")
-    flags = [facts.ids(predicate) for predicate in _FLAGS]
+    flags = {identity: [False] * len(_FLAGS) for identity in item_kinds}
+    for number, predicate in enumerate(_FLAGS):
+        for identity in facts.ids(predicate) & item_kinds.keys():
+            flags[identity][number] = True
     return tuple(
         Item(
             facts.names[identity],
             kind,
             spots.get(identity, -1),
             within.get(identity, ()),
-            *[identity in flag for flag in flags],
+            *flags[identity],
             contains=inside.get(identity, ()),
         )
         for identity, kind in item_kinds.items()
