@@ -60,10 +60,10 @@ def test_a_problem_gives_back_what_only_real_houses_have() -> None:
     house = generate.house(generate.tasks("easy", "train")[0])
     first, second, *places = house.receptacles
     items = list(house.items)
-    items[0] = replace(items[0], within=(0, 1), clean=True, hot=True)
-    items[1] = replace(items[1], location=-1, within=(), is_receptacle=True, contains=(0, 2), toggled=True)
-    items[2] = replace(items[2], cool=True, sliced=True, pickupable=False)
-    opened = (replace(first, openable=True, opened=True), second, *places)
+    items[0] = items[0]._replace(within=(0, 1), clean=True, hot=True)
+    items[1] = items[1]._replace(location=-1, within=(), is_receptacle=True, contains=(0, 2), toggled=True)
+    items[2] = items[2]._replace(cool=True, sliced=True, pickupable=False)
+    opened = (first._replace(openable=True, opened=True), second, *places)
     house = replace(house, receptacles=opened, items=tuple(items), start=first.location)
     house = replace(house, can_contain=frozenset(sorted(house.can_contain)[:7]))
     row = {"pddl_problem": export.problem(house), "task": house.goal.text, "task_dir": with_number(house)}

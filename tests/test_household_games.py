@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,13 @@ FACTS = """
 """
 
 
-def problem(goal: str = "", facts: str = FACTS) -> str:
-    """A small house as ALFWorld writes one."""
+def problem(goal: str = "", facts: str = FACTS, things: str | None = None) -> str:
+    """A small house as ALFWorld writes one; ``things`` is what its list of objects says after the types."""
     kinds = "\n".join(f"{name}Type - {'o' if i < 4 else 'r'}type" for i, name in enumerate(TYPES))
+    if things is None:
+        things = "\n".join(f"{name} - object" for name in sorted(set(re.findall(r"\w+_bar_\w+", facts))))
     goal = goal or f"(exists (?r - receptacle) (exists (?o - object) (and {GOALS['pick_and_place_simple']})))"
-    head = f"(define (problem small)\n(:domain alfred)\n(:objects\nagent1 - agent\n{kinds}\n)\n"
+    head = f"(define (problem small)\n(:domain alfred)\n(:objects\nagent1 - agent\n{kinds}\n{things}\n)\n"
     return f"{head}(:init\n{facts})\n(:goal\n(and\n{goal}\n)\n)\n)"
 
 
@@ -175,15 +178,24 @@ def test_dialect_and_sentence_come_from_the_grammar() -> None:
 
 
 def test_case_and_comments_do_not_matter() -> None:
-    text = (
-        problem().replace("Apple_bar_1", "APPLE_bar_1", 1).replace("(:init", "(:init ; all that is true\n; (opened x)")
-    )
+    text = problem().replace("Apple_bar_1", "APPLE_bar_1").replace("(:init", "(:init ; all that is true\n; (opened x)")
+    text = text.replace("(objectType APPLE", "(OBJECTTYPE apple").replace("- agent\n", "- agent ; the robot\n")
     assert games.load(row(pddl_problem=text)).items == games.load(row()).items
 
 
 @given(st.permutations(FACTS.replace(")", ")\n").split("\n")))
 def test_the_order_of_facts_does_not_matter(facts: list[str]) -> None:
     assert games.load(row(pddl_problem=problem(facts="\n".join(facts)))) == games.load(row())
+
+
+SPACES = st.sampled_from([" ", "\n", "\t", "  \r\n"])
+
+
+@given(st.data())
+def test_spaces_do_not_matter(data: st.DataObject) -> None:
+    parts = re.split(r"(\()|(\))|\s+", FACTS.lower())
+    facts = "".join([part or data.draw(SPACES) for part in parts]).strip()
+    assert games.load(row(pddl_problem=problem(facts=facts).replace("(:init\n", "(:init"))) == games.load(row())
 
 
 def test_what_may_lie_where_is_read_anew_where_it_differs() -> None:
@@ -196,6 +208,10 @@ def test_what_may_lie_where_is_read_anew_where_it_differs() -> None:
     assert games.load(row(pddl_problem=problem(facts=none))).can_contain == frozenset()
     renamed = problem().replace("AppleType - otype", "APPLEType - otype")
     assert ("Fridge", "APPLE") in games.load(row(pddl_problem=renamed)).can_contain
+    apart = FACTS.replace("(canContain SideTableType AppleType)", "").replace(
+        "(openable", "(canContain SideTableType AppleType)(openable", 1
+    )
+    assert games.load(row(pddl_problem=problem(facts=apart))) == games.load(row())
     for wrong in (
         "(canContain FridgeType)",
         "(canContain FridgeType AppleType EggType)",
@@ -219,6 +235,9 @@ BAD_FACTS = {
     "whose location is not named": FACTS.replace("loc_bar_1", "somewhere"),
     r"'inReceptacle' has 2 argument": FACTS + "(inReceptacle Apple_bar_1)",
     "a thing called": FACTS + "(objectType thing AppleType)",
+    r"a type 'zebratype', which '\(:objects' does not list": FACTS + "(objectType Bowl_bar_2 ZebraType)",
+    r"a type 'boxtype', which '\(:objects' does not list": FACTS + "(canContain BoxType AppleType)",
+    "unbalanced parentheses": FACTS + "(openable Cabinet_bar_2",
 }
 
 
@@ -226,6 +245,24 @@ BAD_FACTS = {
 def test_a_house_that_makes_no_sense_is_refused(reason: str) -> None:
     with pytest.raises(GameError, match=f"trial_1: wanted an ALFWorld problem; got .*{reason}.*alfworld-download"):
         games.load(row(pddl_problem=problem(facts=BAD_FACTS[reason])))
+
+
+@pytest.mark.parametrize("fact", ["inReceptacle Ghost_bar_1 Fridge_bar_1", "isCool Ghost_bar_1", "opened Ghost_bar_1"])
+def test_a_fact_about_an_unknown_thing_is_refused_as_by_the_engine(fact: str) -> None:
+    known = problem(facts=FACTS + f"({fact})")
+    assert games.load(row(pddl_problem=known)).items == games.load(row()).items
+    unknown = known.replace("Ghost_bar_1 - object", "")
+    with pytest.raises(GameError, match=r"got a fact about 'ghost_bar_1', which '\(:objects' does not list"):
+        games.load(row(pddl_problem=unknown))
+
+
+@pytest.mark.parametrize("section", ["(:domain alfred)", "(:objects", "(:init", "(:goal"])
+def test_a_missing_section_is_named(section: str) -> None:
+    text = problem().replace(section, section.replace(":", "").replace("alfred", "cookery"))
+    with pytest.raises(
+        GameError, match=r"got a text without '\(:domain alfred\)', '\(:objects', '\(:init' and '\(:goal'"
+    ):
+        games.load(row(pddl_problem=text))
 
 
 @pytest.mark.parametrize(
@@ -263,6 +300,19 @@ def test_an_unknown_dialect_is_refused() -> None:
         games.load(row(), dialect="drop")  # type: ignore[arg-type]
 
 
+def refuses_or_plays(source: Any) -> None:
+    """Loads what can be played, or raises a GameError of one line."""
+    try:
+        house = games.load(source)
+    except GameError as error:
+        assert "\n" not in str(error) and "wanted" in str(error)
+    else:
+        world = World(house)
+        world.reset()
+        for command in world.admissible():
+            world.step(command)
+
+
 @given(st.data())
 def test_a_damaged_game_loads_or_is_refused(data: st.DataObject) -> None:
     text = json.dumps({"pddl_problem": problem(), "grammar": grammar()})
@@ -270,12 +320,56 @@ def test_a_damaged_game_loads_or_is_refused(data: st.DataObject) -> None:
         start = data.draw(st.integers(0, len(text)))
         end = start + data.draw(st.sampled_from([0, 1, 5, 40, 10**6]))
         text = text[:start] + data.draw(st.sampled_from(["", "(", ")", '"', " ", "x", "\\", "(a b)"])) + text[end:]
-    try:
-        house = games.load("{" + text.removeprefix("{"))
-    except GameError as error:
-        assert "\n" not in str(error)
-    else:
-        World(house).admissible()  # what loads can be played
+    refuses_or_plays("{" + text.removeprefix("{"))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+KEYS = (
+    "pddl_problem",
+    "grammar",
+    "task",
+    "task_dir",
+    "trial",
+    "split",
+    "human_goals",
+    "turk_annotations",
+    "file",
+    "row",
+)
+
+
+@given(st.sampled_from(KEYS), JSON)
+def test_a_value_of_another_type_loads_or_is_refused(key: str, value: Any) -> None:
+    refuses_or_plays(row(**{key: value}))
+
+
+@given(st.integers(0, 5000), st.integers(0, 5000))
+def test_a_truncated_game_is_refused(n_json: int, n_problem: int) -> None:
+    text = json.dumps({"pddl_problem": problem()})
+    for source in (
+        text[: min(n_json, len(text) - 1)],
+        {"pddl_problem": problem()[: min(n_problem, len(problem()) - 1)]},
+    ):
+        with pytest.raises(GameError, match="wanted"):
+            games.load(source)
+
+
+WORDS = sorted(set(re.findall(r"[\w:?=]+|[()]", problem(LOOK) + problem())))
+
+
+@given(st.data())
+def test_a_game_with_other_words_loads_or_is_refused(data: st.DataObject) -> None:
+    words = re.findall(
+        r"\S+|\s+", problem(data.draw(st.sampled_from(["", LOOK]))).replace("(", " ( ").replace(")", " ) ")
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(words) - 1))
+        words[place : place + data.draw(st.integers(0, 3))] = [" ", data.draw(st.sampled_from(WORDS)), " "]
+    refuses_or_plays({"pddl_problem": "".join(words).replace("( ", "(")})
 
 
 @given(st.text() | st.binary() | st.dictionaries(st.text(), st.text()) | st.just({"pddl_problem": "(:init(:goal"}))

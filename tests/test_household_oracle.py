@@ -293,7 +293,7 @@ def test_the_expert_never_uses_what_it_has_not_seen(level):
         items = []
         for item in house.items:
             place = int(random() * len(house.receptacles))
-            items.append(replace(item, within=(place,), location=house.receptacles[place].location))
+            items.append(item._replace(within=(place,), location=house.receptacles[place].location))
         worlds = World(house), World(replace(house, items=tuple(items)))
         texts = [world.reset() for world in worlds]
         experts = Expert(seed=number), Expert(seed=number)

@@ -214,7 +214,7 @@ def test_a_bowl_lists_for_ever_what_the_data_puts_in_it() -> None:
         "clean bowl 1 with sinkbasin 1",
     )
     assert play(made, "examine bowl 1") == "This is a normal bowl 1. In it, you see a egg 1."
-    empty = dataclasses.replace(ITEMS[BOWL], contains=())
+    empty = ITEMS[BOWL]._replace(contains=())
     made = World(dataclasses.replace(house(), items=(*ITEMS[:BOWL], empty, *ITEMS[BOWL + 1 :])))
     play(made, "go to countertop 1", "take bowl 1 from countertop 1")
     assert play(made, "examine bowl 1") == "This is a normal bowl 1. In it, you see nothing."
@@ -238,7 +238,7 @@ def test_a_bowl_lists_for_ever_what_the_data_puts_in_it() -> None:
     ],
 )
 def test_what_examining_says(flags: tuple[str, ...], text: str) -> None:
-    apple = dataclasses.replace(ITEMS[APPLE], **dict.fromkeys(flags, True))
+    apple = ITEMS[APPLE]._replace(**dict.fromkeys(flags, True))
     made = World(dataclasses.replace(house(), items=(apple, *ITEMS[1:])))
     play(made, "go to countertop 1", "take apple 1 from countertop 1")
     assert play(made, "examine apple 1") == text
@@ -246,7 +246,7 @@ def test_what_examining_says(flags: tuple[str, ...], text: str) -> None:
 
 @pytest.mark.parametrize(("toggled", "word"), [(True, "on"), (False, "off")])
 def test_a_lamp_in_the_hand(toggled: bool, word: str) -> None:
-    lamp = dataclasses.replace(ITEMS[LAMP], pickupable=True, toggled=toggled)
+    lamp = ITEMS[LAMP]._replace(pickupable=True, toggled=toggled)
     made = World(dataclasses.replace(house(), items=(*ITEMS[:LAMP], lamp, *ITEMS[LAMP + 1 :])))
     play(made, "go to sidetable 1", "take desklamp 1 from sidetable 1")
     assert play(made, "examine desklamp 1") == f"This desklamp 1 is {word}."
@@ -351,7 +351,7 @@ def test_a_lamp_stays_on_and_the_text_says_so_again() -> None:
 
 
 def test_a_lamp_in_a_closed_receptacle_can_be_used() -> None:
-    lamp = dataclasses.replace(ITEMS[LAMP], within=(FRIDGE,))
+    lamp = ITEMS[LAMP]._replace(within=(FRIDGE,))
     made = World(dataclasses.replace(house(), items=(*ITEMS[:LAMP], lamp, *ITEMS[LAMP + 1 :])))
     play(made, "go to fridge 1", "use desklamp 1")
 

@@ -493,5 +493,4 @@ def _numbers(numbers: Iterable[int]) -> str:
 
 def _flags(item: Item) -> int:
     """The bits that an item starts with."""
-    pairs = ((item.clean, CLEAN), (item.hot, HOT), (item.cool, COOL), (item.sliced, SLICED), (item.toggled, TOGGLED))
-    return sum(bit for on, bit in pairs if on)
+    return CLEAN * item.clean | HOT * item.hot | COOL * item.cool | SLICED * item.sliced | TOGGLED * item.toggled
