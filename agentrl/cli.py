@@ -175,12 +175,13 @@ def eval_(
         out: Write results and trajectories to this new folder, which `agentrl replay` reads.
         json: Print one JSON object instead of tables.
     """
+    from agentrl.console import PanelProgress
     from agentrl.evaluator import evaluate, print_evaluation
 
     result = evaluate(
         env, policy, episodes, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
         options=_options(option), isolation=isolation, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s,
-        out=out,
+        out=out, progress=PanelProgress(),
     )  # fmt: skip
     print(_json(result)) if json else print_evaluation(result)
 

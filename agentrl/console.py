@@ -59,8 +59,11 @@ class Progress:
     def note(self, text: str) -> None:
         """One line that should not be missed."""
 
-    def panel(self, name: str, n: int) -> None:
-        """An evaluation of ``n`` episodes begins."""
+    def panel(self, name: str, n: int, max_turns: int = 0) -> None:
+        """An evaluation of ``n`` episodes, each of at most ``max_turns`` turns (0: not known), begins."""
+
+    def turn(self) -> None:
+        """A turn was played."""
 
     def episode(self, trajectory: Any) -> None:
         """An episode ended."""
@@ -141,7 +144,7 @@ class LiveProgress(LineProgress):
             yield
         self.live = None
 
-    def panel(self, name: str, n: int) -> None:
+    def panel(self, name: str, n: int, max_turns: int = 0) -> None:
         self.now, self.episodes = f"evaluating {name} ({n} episodes)", 0
         self._draw()
 
@@ -175,6 +178,54 @@ class LiveProgress(LineProgress):
             yield Text(f"success {line}   elapsed {clock(elapsed)}   left about {clock(left)}", style="bold")
         if self.now or self.episodes:
             yield Text(f"{self.now or 'rolling out'}: {self.episodes} episodes done", style="dim")
+
+
+class PanelProgress(Progress):
+    """How far one evaluation has come, on standard error, which leaves standard output to the results: a line that is drawn
+    again in a terminal, a new line every ``every`` seconds elsewhere."""
+
+    def __init__(self, console: Console | None = None, every: float = 10.0) -> None:
+        self.console = console or Console(stderr=True)
+        self.every = every
+        self.started = self.told = time.perf_counter()
+        self.n = self.max_turns = self.turns = self.ended = self.successes = self.turns_of_ended = 0
+
+    @contextmanager
+    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, get_renderable=lambda: Text(self.line()), transient=True, refresh_per_second=2):
+            yield
+
+    def panel(self, name: str, n: int, max_turns: int = 0) -> None:
+        self.started = self.told = time.perf_counter()
+        self.n, self.max_turns = n, max_turns
+
+    def turn(self) -> None:
+        self.turns += 1
+        self._tell()
+
+    def episode(self, trajectory: Any) -> None:
+        self.ended += 1
+        self.successes += bool(trajectory.success)
+        self.turns_of_ended += len(trajectory.turns)
+        self._tell()
+
+    def line(self) -> str:
+        """Turns, episodes that ended, successes, and the most time that is left if turns take as long as until now."""
+        elapsed = time.perf_counter() - self.started
+        text = f"evaluating: {self.turns} turns, {self.ended}/{self.n} episodes, {self.successes} successes, {clock(elapsed)}"
+        most = self.turns_of_ended + (self.n - self.ended) * self.max_turns
+        if not self.turns or most < self.turns:
+            return text
+        return f"{text}, at most {clock(elapsed / self.turns * (most - self.turns))} left"
+
+    def _tell(self) -> None:
+        now = time.perf_counter()
+        if now - self.told >= self.every and not self.console.is_terminal:
+            self.told = now
+            self.console.print(self.line(), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) -> None:

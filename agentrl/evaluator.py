@@ -22,7 +22,7 @@ from agentrl import build, registry
 from agentrl import config as configs
 from agentrl.agents import Agent
 from agentrl.config import AgentTable, EnvTable, RunConfig
-from agentrl.console import rate
+from agentrl.console import Progress, rate
 from agentrl.env import environment
 from agentrl.errors import CheckpointError, ConfigError, did_you_mean
 from agentrl.overrides import parse_parameters
@@ -184,20 +184,28 @@ def _prompting(file: str | Path, env_id: str) -> AgentTable:
 
 
 def evaluate(
-    env: EnvSource, policy: str | Agent | ChatModel = "random", n: int = 100, *, out: Path | None = None, **seating: Any
+    env: EnvSource,
+    policy: str | Agent | ChatModel = "random",
+    n: int = 100,
+    *,
+    out: Path | None = None,
+    progress: Progress | None = None,
+    **seating: Any,
 ) -> dict[str, Any]:
     """Plays the first ``n`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson), by_type,
-    mean_turns, valid_action_ratio, faults and seconds; of a model behind an API also calls, retries, tokens and cost
+    mean_turns, valid_action_ratio, faults, outcomes and seconds; of a model behind an API also calls, retries, tokens and cost
     (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, isolation …, as in
-    ``seated``; ``out`` is a folder for results and trajectories."""
+    ``seated``; ``out`` is a folder for results and trajectories, ``progress`` hears of turns and episodes (None: nobody does)."""
     if n < 0:
         raise ConfigError(f"wanted a number of episodes of at least 0; got {n}")
     with seated(env, policy, **seating) as players:
         tasks = players.tasks(n)
         settings = players.settings
         folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
-        with folder.or_nothing() if folder is not None else nullcontext():
-            result = run_panel(players.rollouts, tasks, settings.only_env.split)
+        progress, split = progress or Progress(), settings.only_env.split
+        with folder.or_nothing() if folder is not None else nullcontext(), progress.run(out or Path(), settings, 0):
+            progress.panel(split, len(tasks), settings.only_env.max_turns or 0)
+            result = run_panel(players.rollouts, tasks, split, progress.episode, progress.turn)
         heading = {"env": players.env_id, "policy": players.policy, "split": settings.only_env.split}
         summary = {**heading, "seed": settings.run.seed, **result.to_dict()}
         if isinstance(players.rollouts.policy, ChatModel):
@@ -284,7 +292,10 @@ def print_evaluation(result: Mapping[str, Any]) -> None:
         table.add_row(name, *cells)
     console = Console(markup=False, emoji=False)  # names are data
     console.print(table)
-    console.print(f"{result['seconds']:.1f} s, {result['faults']} faults", highlight=False)
+    ends = ", ".join(f"{n} {outcome}" for outcome, n in result["outcomes"].items())
+    console.print(f"{result['seconds']:.1f} s, {result['faults']} faults; episodes ended by: {ends}", highlight=False)
+    if "max_tokens" in result["outcomes"]:
+        console.print("max_tokens: the prompt no longer fitted the model's context (agent.context)", highlight=False)
     if "tokens" in result:
         console.print(_account_line(result), highlight=False)
 

@@ -370,11 +370,15 @@ def n_updates(n_samples: int, table: AlgorithmTable) -> int:
 
 
 def run_panel(
-    rollouts: Rollouts, tasks: Sequence[Task], name: str, on_done: Callable[[Trajectory], None] | None = None
+    rollouts: Rollouts,
+    tasks: Sequence[Task],
+    name: str,
+    on_done: Callable[[Trajectory], None] | None = None,
+    on_turn: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Plays one episode on each task."""
     started = time.perf_counter()
-    groups = rollouts.run([RolloutRequest(task, 1) for task in tasks], ("eval", name), on_done)
+    groups = rollouts.run([RolloutRequest(task, 1) for task in tasks], ("eval", name), on_done, on_turn)
     return Evaluation([group[0] for group in groups], time.perf_counter() - started)
 
 

@@ -195,6 +195,7 @@ def test_the_context_bounds_prompt_and_completion() -> None:
     model = Model(bounded.renderer, RIGHT)
     trajectory = play(bounded, model=model)
     assert trajectory.outcome is Outcome.MAX_TOKENS and not trajectory.outcome.is_fault
+    assert trajectory.error == f"the prompt of {sizes[2]} tokens no longer fits the context of {sizes[1] + 3}"
     assert trajectory.n_turns == len(model.asked) == 2
     assert trajectory.last_observation.startswith("You stand at")
 

@@ -167,7 +167,7 @@ def test_in_a_process_of_its_own(games: Path) -> None:
 def test_a_game_that_the_engine_cannot_load_is_one_clear_error(games: Path, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in games.read_text().splitlines()]
     row = next(row for row in rows if row["task_type"] == "pick_heat_then_place_in_recep")
-    row["pddl_problem"] = row["pddl_problem"].replace("MicrowaveType - rtype", "")
+    row["pddl_problem"] = row["pddl_problem"].replace("agent1 - agent", "")
     path = tmp_path / "broken.jsonl"
     path.write_text(json.dumps(row))
     env = make(ID, path, split="valid_seen")

@@ -514,7 +514,7 @@ def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> No
 
     row = {"n": 1, "success_rate": 1.0, "ci95": [0, 1], "mean_turns": 1, "valid_action_ratio": 1}
     print_evaluation({**row, "env": "[/red]", "policy": "p", "split": "s", "by_type": {"[bold]x": row}, "seconds": 1,
-                      "faults": 0})  # fmt: skip
+                      "faults": 0, "outcomes": {"max_turns": 1}})  # fmt: skip
     print_listing({"envs": [{"id": "my/[/E]-v0"}]})
     shown = capsys.readouterr().out
     assert "[/red]" in shown and "[bold]x" in shown and "my/[/E]-v0" in shown

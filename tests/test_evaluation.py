@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import doctest
 import importlib
+from io import StringIO
+from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
+from agentrl import evaluate
+from agentrl.console import PanelProgress, Progress
 from agentrl.evaluation import Evaluation, paired_difference, wilson
 from agentrl.types import Outcome, Task, Trajectory, Turn
 
@@ -28,12 +34,59 @@ def test_faults_are_counted_and_are_no_part_of_a_rate() -> None:
     assert found["success_rate"] == found["score"] == pytest.approx(2 / 3)
     assert (found["mean_turns"], found["valid_action_ratio"]) == (pytest.approx(5 / 3), 3 / 5)
     assert found["ci95"] == list(wilson(2, 3))
+    assert found["outcomes"] == {"env_fault": 1, "max_turns": 1, "terminated": 2}
     assert {kind: rates["n"] for kind, rates in found["by_type"].items()} == {"look": 2, "all": 1}
 
 
 def test_an_empty_panel_has_rates_too() -> None:
     found = Evaluation([trajectory("", True, Outcome.POLICY_FAULT)], 0.0).to_dict()
     assert (found["success_rate"], found["n"], found["ci95"], found["by_type"]) == (0.0, 0, [0.0, 1.0], {})
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_progress_of_a_panel(terminal: bool) -> None:
+    file = StringIO()
+    progress = PanelProgress(Console(file=file, width=200, force_terminal=terminal), every=0)
+    assert "at most" not in progress.line()
+    with progress.run(Path(), None, 0):
+        progress.panel("valid_seen", 3, 5)
+        for _ in range(4):
+            progress.turn()
+        progress.episode(trajectory("", True, valid=(True, True)))
+        assert "evaluating: 4 turns, 1/3 episodes, 1 successes, 0:00, at most 0:00 left" in progress.line()
+    assert len(file.getvalue().splitlines()) >= (1 if terminal else 5)
+    progress.max_turns = 0  # not known
+    assert "at most" not in progress.line()
+
+
+def test_the_progress_of_a_panel_is_rarely_told() -> None:
+    file = StringIO()
+    progress = PanelProgress(Console(file=file), every=1000)
+    progress.panel("valid_seen", 1, 5)
+    progress.turn()
+    assert not file.getvalue()
+
+
+def test_an_evaluation_tells_of_turns_and_episodes() -> None:
+    class Heard(Progress):
+        def __init__(self) -> None:
+            self.panels: list[tuple[str, int, int]] = []
+            self.n_turns = self.n_ended_turns = 0
+
+        def panel(self, name: str, n: int, max_turns: int = 0) -> None:
+            self.panels.append((name, n, max_turns))
+
+        def turn(self) -> None:
+            self.n_turns += 1
+
+        def episode(self, trajectory: Any) -> None:
+            self.n_ended_turns += len(trajectory.turns)
+
+    heard = Heard()
+    found = evaluate("agentrl/Household-v0", "random", 3, max_turns=7, progress=heard)
+    assert heard.panels == [("valid_seen", 3, 7)]
+    assert heard.n_turns == heard.n_ended_turns == round(3 * found["mean_turns"])
+    assert sum(found["outcomes"].values()) == 3
 
 
 def test_wilson_stays_within_the_unit_interval_and_shrinks() -> None:

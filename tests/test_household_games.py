@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import pickle
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -505,6 +507,38 @@ def test_what_find_refuses(tmp_path: Path) -> None:
     (tmp_path / "games.jsonl").unlink()
     (tmp_path / "games.jsonl.gz").write_bytes(gzip.compress(b"x" * 1000)[:-20])
     with pytest.raises(GameError, match="wanted the JSON of an ALFWorld game"):
+        games.find(tmp_path)
+
+
+def test_what_was_found_is_kept_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = "pick_and_place_simple-Apple-None-SideTable-12"
+    write_game(tmp_path, "train", put, "trial_1")
+    rows = write_rows(tmp_path, row(trial="trial_2"))
+    looks: list[str] = []
+    look = games._looked_for
+    monkeypatch.setattr(games, "_looked_for", lambda root, folder: looks.append(root) or look(root, folder))
+
+    def found() -> list[str]:
+        return [game.id.split("/")[1] for game in games.find(tmp_path)]
+
+    def grow_old() -> None:
+        for path in (tmp_path, *tmp_path.rglob("*")):
+            os.utime(path, ns=(0, path.stat().st_mtime_ns - 10**9))
+
+    assert found() == found() == ["trial_1", "trial_2"]
+    grow_old()
+    assert found() == found() == found() == ["trial_1", "trial_2"]
+    assert 2 <= len(looks) <= 3
+    games.find(tmp_path).clear()  # the caller's own
+    assert found() == ["trial_1", "trial_2"]
+    rows.write_text(json.dumps(row(trial="trial_3")) + "\n")
+    assert found() == ["trial_1", "trial_3"]
+    grow_old()
+    assert found() == ["trial_1", "trial_3"]
+    write_game(tmp_path, "train", put, "trial_4")
+    assert found() == ["trial_1", "trial_3", "trial_4"]
+    shutil.rmtree(tmp_path)
+    with pytest.raises(GameError, match="does not exist"):
         games.find(tmp_path)
 
 

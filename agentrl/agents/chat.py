@@ -99,7 +99,8 @@ class ChatSession(PromptSession):
         ids = self.prompt_ids(view)
         room = episode.sampling.max_tokens if agent.context is None else agent.context - len(ids)
         if room <= 0:
-            return Decision("", valid=False, problem="the prompt no longer fits the context", over_budget=True)
+            problem = f"the prompt of {len(ids)} tokens no longer fits the context of {agent.context}"
+            return Decision("", valid=False, problem=problem, over_budget=True)
         sampling = replace(
             episode.sampling,
             max_tokens=min(room, episode.sampling.max_tokens),

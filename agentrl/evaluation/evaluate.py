@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,11 +32,13 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """``success_rate, n, ci95`` (Wilson), ``score`` (mean total reward), ``mean_turns``, ``valid_action_ratio``, ``faults``,
-        ``seconds``, ``by_type``, and ``by_env`` where the panel has tasks of several environments."""
+        ``outcomes`` (how many episodes, faults included, ended in which way), ``seconds``, ``by_type``, and ``by_env`` where the
+        panel has tasks of several environments."""
         envs = _rates_by([trajectory.task.env for trajectory in self.scored], self.scored)
         return {
             **_rates(self.scored),
             "faults": len(self.trajectories) - len(self.scored),
+            "outcomes": dict(sorted(Counter(str(trajectory.outcome) for trajectory in self.trajectories).items())),
             "seconds": round(self.seconds, 3),
             "by_type": _rates_by([trajectory.task.type or "all" for trajectory in self.scored], self.scored),
             **({"by_env": envs} if any(envs) else {}),

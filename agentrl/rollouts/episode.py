@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,15 @@ class Limits:
 
 
 async def run_episode(
-    agent: Agent, episode: Episode, *, env_id: str, seed: int, group: str, limits: Limits, replay: Sequence[Turn] = ()
+    agent: Agent,
+    episode: Episode,
+    *,
+    env_id: str,
+    seed: int,
+    group: str,
+    limits: Limits,
+    replay: Sequence[Turn] = (),
+    on_turn: Callable[[], None] | None = None,
 ) -> Trajectory:
     """Plays one episode to its end and returns its record.
 
@@ -34,9 +42,10 @@ async def run_episode(
     Faults of environment or policy are outcomes here (``env_fault``, ``env_timeout``, ``policy_fault``), not exceptions; the
     turns until then, also the one that the environment failed to answer, are kept for the next try: what was sampled is never
     sampled anew, so a fault cannot select among actions. What the user configured wrongly is raised.
+    ``on_turn`` is called after each turn.
     """
     trajectory = Trajectory(id=episode.id, env=env_id, task=episode.task, group=group, seed=seed)
-    player = _Player(agent, episode, trajectory, limits)
+    player = _Player(agent, episode, trajectory, limits, on_turn)
     try:
         await player.play(seed, replay)
     except EnvTimeout as fault:
@@ -49,10 +58,18 @@ async def run_episode(
 
 
 class _Player:
-    def __init__(self, agent: Agent, episode: Episode, trajectory: Trajectory, limits: Limits) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        episode: Episode,
+        trajectory: Trajectory,
+        limits: Limits,
+        on_turn: Callable[[], None] | None,
+    ) -> None:
         self.episode = episode
         self.trajectory = trajectory
         self.limits = limits
+        self.on_turn = on_turn
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
         self.awaited = episode.env if isinstance(episode.env, AwaitedEnv) else None
@@ -71,7 +88,7 @@ class _Player:
             key = await self._state_key()
             decision = await (self._replayed(view, replay[number]) if number < len(replay) else self.session.act(view))
             if decision.over_budget:
-                trajectory.outcome = Outcome.MAX_TOKENS
+                trajectory.outcome, trajectory.error = Outcome.MAX_TOKENS, decision.problem
                 break
             if decision.leaves:
                 trajectory.outcome, trajectory.error = Outcome.CANCELLED, decision.problem
@@ -80,6 +97,8 @@ class _Player:
             turn.seconds["sampling"] = time.perf_counter() - started
             trajectory.turns.append(turn)
             observation, info, ended = await self._step(turn)
+            if self.on_turn is not None:
+                self.on_turn()
             if ended is not None:
                 trajectory.outcome = ended
                 break

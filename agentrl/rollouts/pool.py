@@ -113,8 +113,10 @@ class Rollouts:
         requests: Sequence[RolloutRequest],
         key: tuple[int | str, ...],
         on_done: Callable[[Trajectory], None] | None = None,
+        on_turn: Callable[[], None] | None = None,
     ) -> list[list[Trajectory]]:
         """One list of trajectories a request, members in order. ``key`` names the random streams; trajectory ids carry it.
+        ``on_done`` is called with each episode that ends, ``on_turn`` after each turn of any.
 
         Raises AgentRLError where most episodes fail by the machinery's fault.
         """
@@ -127,7 +129,7 @@ class Rollouts:
                 )
         self.stats = stats = RolloutStats()
         started = time.perf_counter()
-        result = run_to_end(self._run(requests, key, on_done))
+        result = run_to_end(self._run(requests, key, on_done, on_turn))
         stats.seconds = time.perf_counter() - started
         turns = [turn for group in result for member in group for turn in member.turns]
         stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
@@ -139,6 +141,7 @@ class Rollouts:
         requests: Sequence[RolloutRequest],
         key: tuple[int | str, ...],
         on_done: Callable[[Trajectory], None] | None,
+        on_turn: Callable[[], None] | None,
     ) -> list[list[Trajectory]]:
         jobs = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
         done: dict[tuple[int, int], Trajectory] = {}
@@ -150,7 +153,7 @@ class Rollouts:
 
         async def play() -> None:
             for place, member in queue:
-                trajectory = await self._episode(requests[place], place, member, key, rounds)
+                trajectory = await self._episode(requests[place], place, member, key, rounds, on_turn)
                 forget(trajectory.id)
                 done[place, member] = trajectory
                 if trajectory.outcome.is_fault:
@@ -172,7 +175,13 @@ class Rollouts:
         return [[done[place, member] for member in range(request.n)] for place, request in enumerate(requests)]
 
     async def _episode(
-        self, request: RolloutRequest, place: int, member: int, key: tuple[int | str, ...], rounds: Rounds | None
+        self,
+        request: RolloutRequest,
+        place: int,
+        member: int,
+        key: tuple[int | str, ...],
+        rounds: Rounds | None,
+        on_turn: Callable[[], None] | None,
     ) -> Trajectory:
         prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
         task = request.task
@@ -212,6 +221,7 @@ class Rollouts:
                     group=group,
                     limits=limits,
                     replay=played,
+                    on_turn=on_turn,
                 )
                 broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
             finally:

@@ -19,6 +19,7 @@ import gzip
 import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,14 +115,52 @@ def find(folder: str | os.PathLike[str]) -> list[GameFile]:
     A folder as ``alfworld-download`` leaves it (``.../TASK/TRIAL/game.tw-pddl`` beside ``traj_data.json``) gives the
     games that ALFWorld itself plays: not those marked unsolvable, nor those with sliced items or movable receptacles.
     Files ``*.jsonl`` and ``*.jsonl.gz`` give a game a row. Raises GameError for a folder that has neither, and for a
-    row that is no game.
+    row that is no game. What was found is kept, because each environment of a run asks for it, and is looked for again where
+    a folder or a file of rows has changed.
     """
-    root = os.path.abspath(_path(folder))
+    root, now = os.path.abspath(_path(folder)), time.time_ns()
+    known = _known.get(root)
+    if known is None or any(_stamp(path) != stamp for path, stamp in known.stamps.items()):
+        games, looked_at = _looked_for(root, folder)
+        known = _Found(games, {path: _stamp(path) for path in looked_at})
+        # What changed a moment ago may change again within one tick of the file system's clock.
+        if all(time_ns < now - _TICK_NS for time_ns, _ in known.stamps.values()):
+            while len(_known) >= _MOST_KNOWN:
+                _known.pop(next(iter(_known)))
+            _known[root] = known
+    return list(known.games)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Games, and path -> stamp of the folders and files of rows that say so."""
+
+    games: list[GameFile]
+    stamps: dict[str, tuple[int, int]]
+
+
+_known: dict[str, _Found] = {}
+_MOST_KNOWN = 8
+_TICK_NS = 50_000_000
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """When something changed (ns), and its size; (0, 0) for what is gone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return 0, 0
+    return status.st_mtime_ns, status.st_size
+
+
+def _looked_for(root: str, folder: object) -> tuple[list[GameFile], list[str]]:
+    """The games below a folder or in a file, and the folders and files of rows that were looked at."""
+    looked_at = [root]
     games: dict[str, GameFile] = {}
     if os.path.isfile(root) and root.endswith(ROW_FILES):
         found: Iterator[GameFile] = _row_games(root)
     elif os.path.isdir(root):
-        found = _folder_games(root)
+        found = _folder_games(root, looked_at)
     else:
         raise GameError(f"wanted a folder of ALFWorld games; '{folder}' does not exist; get one with alfworld-download")
     for game in found:
@@ -131,7 +170,7 @@ def find(folder: str | os.PathLike[str]) -> list[GameFile]:
             f"wanted a folder with {GAME_FILE} files beside traj_data.json, or *.jsonl[.gz] rows; '{folder}' has none; "
             "get games with alfworld-download"
         )
-    return [games[key] for key in sorted(games)]
+    return [games[key] for key in sorted(games)], looked_at
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -212,11 +251,14 @@ def _row_games(path: str) -> Iterator[GameFile]:
         yield GameFile(name, str(row.get("task_type") or ""), split, {"file": path, "row": number})
 
 
-def _folder_games(root: str) -> Iterator[GameFile]:
+def _folder_games(root: str, looked_at: list[str]) -> Iterator[GameFile]:
+    """The games below a folder; adds the folders and files of rows that say so to ``looked_at``."""
     for folder, folders, files in os.walk(root):
         folders.sort()
+        looked_at.append(folder)
         for name in sorted(files):
             if name.endswith(ROW_FILES):
+                looked_at.append(os.path.join(folder, name))
                 yield from _row_games(os.path.join(folder, name))
         if GAME_FILE not in files or TRAJECTORY_FILE not in files:
             continue
