@@ -20,26 +20,12 @@ from typing import Any
 
 from agentrl.envs.household import games
 from agentrl.envs.household.house import Goal, House, Item, Receptacle
+from agentrl.envs.household.problem import FLAGS
 from agentrl.errors import GameError, MissingExtra
 from agentrl.types import Task
 
 # Types that ALFWorld's domain names, whether a house has such things or not.
 DOMAIN_RECEPTACLES, DOMAIN_ITEMS = {"SinkBasin", "Microwave", "Fridge"}, {"Knife", "ButterKnife"}
-# The fields of an Item that are facts by themselves, and their predicates.
-FLAGS = {
-    "pickupable": "pickupable",
-    "cleanable": "cleanable",
-    "heatable": "heatable",
-    "coolable": "coolable",
-    "sliceable": "sliceable",
-    "toggleable": "toggleable",
-    "is_receptacle": "isReceptacleObject",
-    "clean": "isClean",
-    "hot": "isHot",
-    "cool": "isCool",
-    "sliced": "isSliced",
-    "toggled": "isToggled",
-}
 GOALS = {  # beside "of the item's type, in a receptacle of the target's type"
     "pick_and_place_simple": "",
     "pick_clean_then_place_in_recep": "(cleanable ?o) (isClean ?o)",

@@ -24,6 +24,22 @@ SENTENCES: dict[TaskType, str] = {  # ALFWorld's first template of each type
     "pick_two_obj_and_place": "put two {item} in {receptacle}.",
 }
 
+# The fields of an Item that are facts by themselves, in the order of the fields, and their predicates.
+FLAGS = {
+    "pickupable": "pickupable",
+    "cleanable": "cleanable",
+    "heatable": "heatable",
+    "coolable": "coolable",
+    "sliceable": "sliceable",
+    "toggleable": "toggleable",
+    "is_receptacle": "isReceptacleObject",
+    "clean": "isClean",
+    "hot": "isHot",
+    "cool": "isCool",
+    "sliced": "isSliced",
+    "toggled": "isToggled",
+}
+
 _FACT = re.compile(r"\(\s*(\w+)\s+([^\s()]+)(?:\s+([^\s()]+))?\s*\)")
 _OPERATOR = re.compile(r"\(\s*([^\s()?]+)")
 _COMMENT = re.compile(r";[^\n]*")
@@ -42,9 +58,6 @@ _GOALS: dict[frozenset[str], TaskType] = {
     frozenset(_PLACE | {"not", "="}): "pick_two_obj_and_place",
     frozenset(_LOOK | {"holds"}): "look_at_obj_in_light",
 }
-# The flags of an Item, from pickupable on, in the order of its fields.
-_FLAGS = ("pickupable", "cleanable", "heatable", "coolable", "sliceable", "toggleable", "isReceptacleObject")
-_FLAGS += ("isClean", "isHot", "isCool", "isSliced", "isToggled")
 
 
 class Unreadable(Exception):
@@ -261,8 +274,8 @@ def _items(facts: _Facts, kinds: Mapping[str, str], receptacles: Mapping[str, in
         within[thing] = (index,) if before is None else tuple(sorted({*before, index}))
     spots, names = facts.locations("objectAtLocation"), facts.names
     inside = _inside(facts, {identity: index for index, identity in enumerate(found)})
-    flags = {identity: [False] * len(_FLAGS) for identity in found}
-    for number, predicate in enumerate(_FLAGS):
+    flags = {identity: [False] * len(FLAGS) for identity in found}
+    for number, predicate in enumerate(FLAGS.values()):
         for identity in facts.ids(predicate):
             if identity in flags:
                 flags[identity][number] = True

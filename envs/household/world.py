@@ -283,10 +283,6 @@ class World:
         """The bits CLEAN, HOT, COOL, SLICED and TOGGLED of an item."""
         return self._flags[item]
 
-    def receptacles_at(self, location: int) -> tuple[int, ...]:
-        """Indices of the receptacles that are used from a location, in display order."""
-        return tuple(self._here.get(location, ()))
-
     def accessible(self, receptacle: int) -> bool:
         """Whether things can be taken out and put in: it has no door, or the door is open."""
         return not self.house.receptacles[receptacle].openable or receptacle in self._opened
