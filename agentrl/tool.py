@@ -1,0 +1,577 @@
+"""What a tool author decorates: a typed function with a docstring is a tool.
+
+    @tool
+    def add(a: int, b: int = 0) -> int:
+        \"\"\"Adds two numbers.
+
+        Args:
+            a: The first one.
+        \"\"\"
+        return a + b
+
+    add(1, 2)                                  # 3: it is still the function
+    add.schema()                               # OpenAI's description of it
+    await add.call({"a": "one"})               # ToolResult(text="Error: argument 'a': … got 'one'", error="arguments", …)
+
+pydantic makes the JSON schema from the annotations and validates what the model gives: defaults, ``Literal``, enums, nested
+models, ``Annotated[int, Field(ge=0)]``. Whatever goes wrong in a call is a text for the model and is counted: a
+``ToolError``, arguments that do not fit, a timeout, any exception. Only ``ToolFault``, and the exceptions that a tool
+declares (``@tool(faults=(ConnectionError,))``), are faults of the machinery: the episode is then retried.
+
+Tools that share a state are methods of a ``Toolset``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+import re
+import sys
+import threading
+import time
+import typing
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar, overload
+
+import pydantic
+import pydantic_core
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import GenerateJsonSchema
+
+from agentrl import registry
+from agentrl.errors import ConfigError, Fault, ToolError, ToolFault, did_you_mean
+from agentrl.types import Json, Task
+
+__all__ = [
+    "BadArguments",
+    "Tool",
+    "ToolError",
+    "ToolFault",
+    "ToolResult",
+    "Toolset",
+    "register_tool",
+    "tool",
+    "tools_of",
+]
+
+MAX_RESULT_CHARS = 8_000
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
+_SECTION = re.compile(r"(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):")
+_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
+ErrorKind = Literal["tool", "arguments", "timeout", "exception", "unknown", "malformed", "limit"]
+Function = TypeVar("Function", bound=Callable[..., Any])
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave: the text that the model sees; ``error`` is None, or what went wrong: "tool" (a ToolError),
+    "arguments" (they do not fit), "timeout", "exception" (any other of the tool); environments add "unknown" (no such tool),
+    "malformed" (no call can be read) and "limit" (too many calls). ``seconds`` of wall-clock time."""
+
+    text: str
+    error: ErrorKind | None = None
+    seconds: float = 0.0
+
+
+class Tool:
+    """A function that a model may call. ``tool`` makes one from annotations and docstring.
+
+    Made by hand it takes any schema (a server's, say): ``parameters`` is the JSON schema of the arguments, an object;
+    ``validate`` gives the keyword arguments for the function, or raises pydantic's ValidationError or BadArguments (None: the
+    arguments go to the function as they are).
+
+    ``timeout_s``: an async function is cancelled after it; a sync one then runs in a thread, which cannot be killed, only
+    abandoned: what may hang or burn belongs into a process. Without it, sync functions run inline. ``concurrency``: how
+    many calls may run at a time in this process, over all episodes; waiting for a place is not part of the timeout.
+    ``faults``: exceptions that are the machinery's. Longer results are cut to ``max_result_chars``.
+
+    Raises ConfigError for a name that is none.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Json],
+        validate: Callable[[dict[str, Json]], dict[str, Any]] | None = None,
+        timeout_s: float | None = None,
+        concurrency: int | None = None,
+        faults: Sequence[type[Exception]] = (),
+        max_result_chars: int = MAX_RESULT_CHARS,
+    ) -> None:
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"a tool's name is letters, digits, _, . and -, 64 at most; got {name!r}: @tool(name=…)")
+        for key, value in {"timeout_s": timeout_s, "concurrency": concurrency}.items():
+            if value is not None and value <= 0:
+                raise ConfigError(f"tool '{name}': wanted {key} above 0; got {value}")
+        functools.update_wrapper(self, function, updated=())
+        self.function = function
+        self.name = name
+        self.description = description
+        self.parameters = dict(parameters)
+        self.timeout_s = timeout_s
+        self.concurrency = concurrency
+        self.faults = (Fault, *faults)
+        self.max_result_chars = max_result_chars
+        self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
+        self._validate = validate or dict
+        self._places = None if concurrency is None else _Places(concurrency)
+        self._owner: Any = None  # the toolset that a bound one belongs to
+
+    @property
+    def inline(self) -> bool:
+        """Whether ``call`` ends without ever waiting for anything."""
+        return not self.is_async and self.timeout_s is None and self.concurrency is None
+
+    def schema(self) -> dict[str, Json]:
+        """OpenAI's form: {"type": "function", "function": {"name", "description", "parameters"}}."""
+        about = {"name": self.name, "description": self.description, "parameters": self.parameters}
+        return {"type": "function", "function": about}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The function itself, with nothing around it."""
+        return self.function(*args, **kwargs) if self._owner is None else self.function(self._owner, *args, **kwargs)
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Tool:
+        """A method of a toolset: the same tool, bound to it."""
+        if owner is None:
+            return self
+        bound = object.__new__(Tool)
+        bound.__dict__.update(self.__dict__, _owner=owner)
+        return bound
+
+    def __repr__(self) -> str:
+        return f"Tool({self.name!r})"
+
+    async def call(self, arguments: Json) -> ToolResult:
+        """Runs the tool on what a model gave. Raises Fault where the machinery failed, and nothing else."""
+        started = time.perf_counter()
+        text, error = await self._called(arguments)
+        return ToolResult(_cut(text, self.max_result_chars), error, time.perf_counter() - started)
+
+    async def _called(self, arguments: Json) -> tuple[str, ErrorKind | None]:
+        try:
+            ready = self.validated(arguments)
+            if self._places is None:
+                return _text(await self._run(ready)), None
+            async with self._places.one():
+                return _text(await self._run(ready)), None
+        except ToolError as error:
+            return f"Error: {error}", "arguments" if isinstance(error, BadArguments) else "tool"
+        except _Late:
+            return f"Error: {self.name} took longer than {self.timeout_s:g} s and was given up", "timeout"
+        except self.faults as error:
+            if isinstance(error, Fault):
+                raise
+            raise ToolFault(f"tool '{self.name}': {type(error).__name__}: {error}") from error
+        except (Exception, SystemExit) as error:  # whatever a tool's author let through
+            return f"Error: {self.name} raised {type(error).__name__}: {error}", "exception"
+
+    def validated(self, arguments: Json) -> dict[str, Any]:
+        """Keyword arguments for the function. Raises BadArguments with one line a problem."""
+        if not isinstance(arguments, Mapping):
+            raise BadArguments(f"{self.name} wants its arguments as an object; got {_brief(arguments)}")
+        try:
+            return self._validate({str(key): value for key, value in arguments.items()})
+        except pydantic.ValidationError as error:
+            raise BadArguments("\n".join(self._problems(error))) from error
+        except RecursionError as error:  # a value nested too deep
+            raise BadArguments(f"{self.name}: the arguments are nested too deep") from error
+
+    def _problems(self, error: pydantic.ValidationError) -> list[str]:
+        known = list(self.parameters.get("properties", ()))
+        lines = []
+        for problem in error.errors(include_url=False, include_context=False):
+            where = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] in ("missing_argument", "missing_keyword_only_argument", "missing"):
+                lines.append(f"{self.name}: the argument '{where}' is missing")
+            elif problem["type"] == "unexpected_keyword_argument":
+                lines.append(f"{self.name} has no argument '{where}'.{did_you_mean(where, known)}")
+            else:
+                wanted = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
+                lines.append(f"{self.name}: argument '{where}': {wanted}; got {_brief(problem['input'])}")
+        return lines
+
+    async def _run(self, arguments: dict[str, Any]) -> Any:
+        """What the function gives. Raises _Late after the timeout, and what the function raises."""
+        if self.timeout_s is None:
+            value = self(**arguments)
+            return await value if self.is_async else value
+        limit = asyncio.timeout(self.timeout_s)
+        try:
+            async with limit:
+                return await (self(**arguments) if self.is_async else _in_thread(functools.partial(self, **arguments)))
+        except TimeoutError as error:
+            if limit.expired():
+                raise _Late from error
+            raise
+
+
+class BadArguments(ToolError):
+    """What a model gave does not fit a tool's parameters. A tool that takes any schema may raise it, too."""
+
+
+class _Late(Exception):
+    """A call took longer than its timeout. (A tool may raise a TimeoutError of its own.)"""
+
+
+async def _in_thread(function: Callable[[], T]) -> T:
+    """The function's result from a thread of its own. Daemonic: one that is abandoned must not keep the program alive,
+    nor take a place in a pool."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if done.done():  # given up meanwhile
+            return
+        if error is None:
+            done.set_result(value)
+        else:
+            done.set_exception(error)
+
+    def work() -> None:
+        value, caught = None, None
+        try:
+            value = function()
+        except StopIteration as error:  # no future takes one
+            caught = RuntimeError(f"StopIteration: {error}")
+        except BaseException as error:  # it is raised again in the caller
+            caught = error
+        if not loop.is_closed():
+            try:
+                loop.call_soon_threadsafe(settle, value, caught)
+            except RuntimeError:  # closed between the two lines: nobody waits any more
+                return
+
+    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="agentrl-tool", daemon=True).start()
+    return await done
+
+
+class _Places:
+    """So many at a time, whatever event loops and threads they run in; first come, first served."""
+
+    def __init__(self, n: int) -> None:
+        self._free = n
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def one(self) -> typing.AsyncIterator[None]:
+        await self._take()
+        try:
+            yield
+        finally:
+            self._give()
+
+    async def _take(self) -> None:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return
+            turn: asyncio.Future[None] = loop.create_future()
+            self._waiting.append((loop, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            with self._lock:
+                waited = (loop, turn) in self._waiting
+                if waited:
+                    self._waiting.remove((loop, turn))
+            if not waited:  # the place was handed over just now
+                self._give()
+            raise
+
+    def _give(self) -> None:
+        with self._lock:
+            while self._waiting:
+                loop, turn = self._waiting.popleft()
+                if not loop.is_closed():
+                    loop.call_soon_threadsafe(_let, turn)
+                    return
+            self._free += 1
+
+
+def _let(turn: asyncio.Future[None]) -> None:
+    if not turn.done():  # cancelled meanwhile: ``_take`` hands the place on
+        turn.set_result(None)
+
+
+# ── from a function to a tool ────────────────────────────────────────────────────────────────────────────────────────
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+
+
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    timeout_s: float | None = None,
+    concurrency: int | None = None,
+    faults: Sequence[type[Exception]] = (),
+    max_result_chars: int = MAX_RESULT_CHARS,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+
+
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    **limits: Any,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Makes a ``Tool`` of a typed function with a docstring, or of a method of a ``Toolset``. Its name and its docstring
+    (up to the first section; the lines of "Args:" describe the arguments) are the tool's unless given here; the limits are
+    those of ``Tool``.
+
+    Raises ConfigError for a function that cannot be described: an argument without annotation, ``*args``, ``**kwargs``,
+    positional-only arguments, a type without a JSON schema, no description.
+    """
+    names = sys._getframe(1).f_locals  # types that are local to where the function stands
+
+    def decorate(function: Callable[..., Any]) -> Tool:
+        called = name or getattr(function, "__name__", "")
+        about, arguments = _docstring(inspect.getdoc(function) or "")
+        about = about if description is None else description
+        if not about:
+            raise ConfigError(f"tool '{called}' has no docstring: the model learns from it what the tool does")
+        adapter = _adapter(function, called, arguments, names)
+        try:
+            schema = adapter.json_schema(schema_generator=_Schema)
+        except pydantic.PydanticUserError as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(f"tool '{called}' has an argument of a type without a JSON schema: {reason}") from error
+        for part in (schema, *schema.get("$defs", {}).values()):
+            part.pop("title", None)
+        schema.setdefault("properties", {})
+
+        def validate(given: dict[str, Json]) -> dict[str, Any]:
+            return adapter.validate_python(pydantic_core.ArgsKwargs((), given))
+
+        return Tool(function, name=called, description=about, parameters=schema, validate=validate, **limits)
+
+    return decorate if function is None else decorate(function)
+
+
+class _Schema(GenerateJsonSchema):
+    """Without titles, which repeat the names."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _adapter(
+    function: Callable[..., Any], name: str, about: Mapping[str, str], names: Mapping[str, Any]
+) -> pydantic.TypeAdapter[dict[str, Any]]:
+    """Validates arguments of the function, and gives them as a dictionary with the defaults filled in."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    if parameters and parameters[0].name == "self" and parameters[0].annotation is parameters[0].empty:
+        parameters = parameters[1:]
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(function), localns=dict(names), include_extras=True)
+    except NameError as error:
+        raise ConfigError(
+            f"tool '{name}': an annotation cannot be resolved: {error}; define it in the module"
+        ) from error
+    annotations = {}
+    for parameter in parameters:
+        where = f"tool '{name}', argument '{parameter.name}'"
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigError(f"{where}: a model gives its arguments by name; write them out, without *, ** and /")
+        if parameter.name not in hints:
+            raise ConfigError(f"{where} has no annotation: write its type ({parameter.name}: str)")
+        annotations[parameter.name] = _described(hints[parameter.name], about.get(parameter.name))
+
+    def collect(**arguments: Any) -> dict[str, Any]:
+        return arguments
+
+    keyword_only = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in parameters]
+    collect.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # what pydantic reads
+    collect.__annotations__ = annotations
+    try:
+        return pydantic.TypeAdapter(collect)
+    except pydantic.PydanticUserError as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"tool '{name}' has an argument that pydantic cannot validate: {reason}") from error
+
+
+def _described(hint: Any, about: str | None) -> Any:
+    told = any(isinstance(part, FieldInfo) and part.description for part in getattr(hint, "__metadata__", ()))
+    return hint if told or not about else typing.Annotated[hint, pydantic.Field(description=about)]
+
+
+def _docstring(text: str) -> tuple[str, dict[str, str]]:
+    """What a docstring in Google's style says of the function, and of each argument."""
+    about: list[str] = []
+    arguments: dict[str, str] = {}
+    section, last, margin = "", "", -1
+    for line in text.splitlines():
+        match = _SECTION.fullmatch(line.strip())
+        if match and not line.startswith(" "):
+            section, last, margin = match.group(1), "", -1
+        elif not section:
+            about.append(line)
+        elif section in ("Args", "Arguments", "Parameters") and line.strip():
+            indent = len(line) - len(line.lstrip())
+            margin = indent if margin < 0 else margin
+            entry = _ENTRY.fullmatch(line.strip())
+            if entry and indent == margin:
+                last = entry.group(1)
+                arguments[last] = entry.group(2)
+            elif last:
+                arguments[last] = f"{arguments[last]} {line.strip()}".strip()
+    return "\n".join(about).strip(), arguments
+
+
+def _text(value: Any) -> str:
+    """A result as the model sees it: a text as it is, anything else as JSON. Raises ToolError for what is neither."""
+    if isinstance(value, str):
+        return value
+    try:
+        return pydantic_core.to_json(value, inf_nan_mode="constants").decode()
+    except (ValueError, RecursionError) as error:
+        raise ToolError(f"the tool gave a {type(value).__name__}, which is no text and no JSON") from error
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}\n… ({len(text) - limit} more characters were cut)"
+
+
+def _brief(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or an integer of thousands of digits
+        text = f"a {type(value).__name__} that is too large to show"
+    return text if len(text) <= 100 else text[:99] + "…"
+
+
+# ── toolsets ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Toolset:
+    """Tools that share a state: methods decorated by ``tool``. Each environment makes instances of its own.
+
+        class Notes(Toolset):
+            def open(self, task):
+                self.lines: list[str] = []
+
+            @tool
+            def write(self, line: str) -> str:
+                \"\"\"Writes a line down.\"\"\"
+                self.lines.append(line)
+                return "noted"
+
+    ``lifetime``: how long an open one lives: an "episode"; a "task" (it stays open while the same task is played again); or
+    the "run": then all environments of a process share one, and it is opened with None. ``open`` and ``close`` may be
+    coroutine functions. What they raise is a fault of the machinery.
+    """
+
+    lifetime: ClassVar[Literal["episode", "task", "run"]] = "episode"
+
+    def open(self, task: Task | None) -> Awaitable[None] | None:
+        """Makes it ready; the state of an earlier episode must not be seen in the next."""
+        return None
+
+    def close(self) -> Awaitable[None] | None:
+        """Gives back what ``open`` took. Called once after each ``open``."""
+        return None
+
+    def state_key(self) -> str | None:
+        """What tells this state from others; None: it cannot be told."""
+        return None
+
+    def tools(self) -> list[Tool]:
+        """Its tools, in the order in which they are written; asked again after each ``open``."""
+        return [getattr(self, name) for name in _tool_names(type(self))]
+
+    @classmethod
+    def listed(cls) -> list[Tool]:
+        """Its tools without an instance, for lists."""
+        return [getattr(cls, name) for name in _tool_names(cls)]
+
+
+@functools.cache
+def _tool_names(cls: type) -> tuple[str, ...]:
+    names = dict.fromkeys(name for kind in reversed(cls.__mro__) for name, value in vars(kind).items())
+    return tuple(name for name in names if isinstance(inspect.getattr_static(cls, name), Tool))
+
+
+@overload
+def register_tool(thing: T, /) -> T: ...
+
+
+@overload
+def register_tool(*, name: str | None = None) -> Callable[[T], T]: ...
+
+
+def register_tool(thing: Any = None, /, *, name: str | None = None) -> Any:
+    """Decorator that files a tool (under its name) or a toolset (under its class's name in lower case) for run files and
+    ``agentrl list tools``.
+
+    Raises ConfigError for anything else, RegistryError for a name that is taken.
+    """
+
+    def add(thing: Any) -> Any:
+        if isinstance(thing, Tool):
+            return registry.register("tool", name or thing.name)(thing)
+        if isinstance(thing, type) and issubclass(thing, Toolset):
+            return registry.register("tool", name or thing.__name__.lower())(thing)
+        raise ConfigError(f"register_tool wants a tool or a class of tools; got {_brief(thing)}; put @tool below it")
+
+    return add if thing is None else add(thing)
+
+
+ToolSpec = (
+    Any  # a Tool, a function, a Toolset or its class, a registered name, "module:attribute", or a table with ``name``
+)
+
+
+def tools_of(spec: ToolSpec, where: str = "tools") -> Tool | Toolset | type[Toolset]:
+    """The tool or toolset that an entry of a list names: itself, a function (decorated here), a registered name,
+    ``module:attribute``, or a table of ``name`` and a toolset's parameters.
+
+    Raises ConfigError for anything else, RegistryError for an unknown name.
+    """
+    parameters: dict[str, Any] = {}
+    if isinstance(spec, Mapping):
+        if "name" not in spec:
+            raise ConfigError(f"{where}: the table needs a key 'name'. Known: {', '.join(registry.names('tool'))}.")
+        parameters = {key: value for key, value in spec.items() if key != "name"}
+        spec = str(spec["name"])
+    found = registry.get("tool", spec) if isinstance(spec, str) else spec
+    if inspect.isfunction(found):
+        found = tool(found)
+    is_class = isinstance(found, type) and issubclass(found, Toolset)
+    if not (is_class or isinstance(found, Tool | Toolset)):
+        raise ConfigError(f"{where}: wanted tools, functions, toolsets or their names; got {_brief(found)}")
+    if not parameters:
+        return found
+    if not is_class:
+        raise ConfigError(f"{where}: '{spec}' takes no parameters; got {', '.join(parameters)}")
+    return _instance(found, parameters, f"{where}.{spec}")
+
+
+def _instance(cls: type[Toolset], parameters: dict[str, Any], where: str) -> Toolset:
+    if hasattr(cls, "__dataclass_fields__"):
+        return registry.validate(cls, parameters, where)
+    known = list(inspect.signature(cls).parameters)
+    for key in parameters:
+        if key not in known:
+            raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
+    try:
+        return pydantic.validate_call(cls)(**parameters)
+    except pydantic.ValidationError as error:
+        raise ConfigError(registry.first_problem(error, where)) from error
