@@ -40,11 +40,10 @@ from typing import Any, ClassVar, Literal, TypeVar, overload
 
 import pydantic
 import pydantic_core
-from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
 
 from agentrl import registry
 from agentrl.errors import ConfigError, Fault, ToolError, ToolFault, did_you_mean
+from agentrl.tool_schema import Validate, described, docstring
 from agentrl.types import Json, Task
 
 __all__ = [
@@ -61,8 +60,6 @@ __all__ = [
 
 MAX_RESULT_CHARS = 8_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
-_SECTION = re.compile(r"(Args|Arguments|Parameters|Returns|Raises|Yields|Examples?|Notes?):")
-_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\([^)]*\))?:\s*(.*)")
 ErrorKind = Literal["tool", "arguments", "timeout", "exception", "unknown", "malformed", "limit"]
 Function = TypeVar("Function", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -101,7 +98,7 @@ class Tool:
         name: str,
         description: str,
         parameters: Mapping[str, Json],
-        validate: Callable[[dict[str, Json]], dict[str, Any]] | None = None,
+        validate: Validate | None = None,
         timeout_s: float | None = None,
         concurrency: int | None = None,
         faults: Sequence[type[Exception]] = (),
@@ -343,97 +340,14 @@ def tool(
 
     def decorate(function: Callable[..., Any]) -> Tool:
         called = name or getattr(function, "__name__", "")
-        about, arguments = _docstring(inspect.getdoc(function) or "")
+        about, arguments = docstring(inspect.getdoc(function) or "")
         about = about if description is None else description
         if not about:
             raise ConfigError(f"tool '{called}' has no docstring: the model learns from it what the tool does")
-        adapter = _adapter(function, called, arguments, names)
-        try:
-            schema = adapter.json_schema(schema_generator=_Schema)
-        except pydantic.PydanticUserError as error:
-            reason = str(error).partition("\n")[0]
-            raise ConfigError(f"tool '{called}' has an argument of a type without a JSON schema: {reason}") from error
-        for part in (schema, *schema.get("$defs", {}).values()):
-            part.pop("title", None)
-        schema.setdefault("properties", {})
-
-        def validate(given: dict[str, Json]) -> dict[str, Any]:
-            return adapter.validate_python(pydantic_core.ArgsKwargs((), given))
-
+        schema, validate = described(function, called, arguments, names)
         return Tool(function, name=called, description=about, parameters=schema, validate=validate, **limits)
 
     return decorate if function is None else decorate(function)
-
-
-class _Schema(GenerateJsonSchema):
-    """Without titles, which repeat the names."""
-
-    def field_title_should_be_set(self, schema: Any) -> bool:
-        return False
-
-
-def _adapter(
-    function: Callable[..., Any], name: str, about: Mapping[str, str], names: Mapping[str, Any]
-) -> pydantic.TypeAdapter[dict[str, Any]]:
-    """Validates arguments of the function, and gives them as a dictionary with the defaults filled in."""
-    signature = inspect.signature(function)
-    parameters = list(signature.parameters.values())
-    if parameters and parameters[0].name == "self" and parameters[0].annotation is parameters[0].empty:
-        parameters = parameters[1:]
-    try:
-        hints = typing.get_type_hints(inspect.unwrap(function), localns=dict(names), include_extras=True)
-    except NameError as error:
-        raise ConfigError(
-            f"tool '{name}': an annotation cannot be resolved: {error}; define it in the module"
-        ) from error
-    annotations = {}
-    for parameter in parameters:
-        where = f"tool '{name}', argument '{parameter.name}'"
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise ConfigError(f"{where}: a model gives its arguments by name; write them out, without *, ** and /")
-        if parameter.name not in hints:
-            raise ConfigError(f"{where} has no annotation: write its type ({parameter.name}: str)")
-        annotations[parameter.name] = _described(hints[parameter.name], about.get(parameter.name))
-
-    def collect(**arguments: Any) -> dict[str, Any]:
-        return arguments
-
-    keyword_only = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in parameters]
-    collect.__signature__ = inspect.Signature(keyword_only)  # type: ignore[attr-defined]  # what pydantic reads
-    collect.__annotations__ = annotations
-    try:
-        return pydantic.TypeAdapter(collect)
-    except pydantic.PydanticUserError as error:
-        reason = str(error).partition("\n")[0]
-        raise ConfigError(f"tool '{name}' has an argument that pydantic cannot validate: {reason}") from error
-
-
-def _described(hint: Any, about: str | None) -> Any:
-    told = any(isinstance(part, FieldInfo) and part.description for part in getattr(hint, "__metadata__", ()))
-    return hint if told or not about else typing.Annotated[hint, pydantic.Field(description=about)]
-
-
-def _docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring in Google's style says of the function, and of each argument."""
-    about: list[str] = []
-    arguments: dict[str, str] = {}
-    section, last, margin = "", "", -1
-    for line in text.splitlines():
-        match = _SECTION.fullmatch(line.strip())
-        if match and not line.startswith(" "):
-            section, last, margin = match.group(1), "", -1
-        elif not section:
-            about.append(line)
-        elif section in ("Args", "Arguments", "Parameters") and line.strip():
-            indent = len(line) - len(line.lstrip())
-            margin = indent if margin < 0 else margin
-            entry = _ENTRY.fullmatch(line.strip())
-            if entry and indent == margin:
-                last = entry.group(1)
-                arguments[last] = entry.group(2)
-            elif last:
-                arguments[last] = f"{arguments[last]} {line.strip()}".strip()
-    return "\n".join(about).strip(), arguments
 
 
 def _text(value: Any) -> str:
@@ -534,14 +448,41 @@ def register_tool(thing: Any = None, /, *, name: str | None = None) -> Any:
     return add if thing is None else add(thing)
 
 
-ToolSpec = (
-    Any  # a Tool, a function, a Toolset or its class, a registered name, "module:attribute", or a table with ``name``
-)
+# A Tool, a function, a Toolset or its class, a registered name, "module:attribute", or a table with ``name``.
+ToolSpec = Any
 
 
-def tools_of(spec: ToolSpec, where: str = "tools") -> Tool | Toolset | type[Toolset]:
-    """The tool or toolset that an entry of a list names: itself, a function (decorated here), a registered name,
-    ``module:attribute``, or a table of ``name`` and a toolset's parameters.
+@dataclass(frozen=True)
+class Recipe:
+    """A toolset to be made: its class and the parameters that a run file gives."""
+
+    cls: type[Toolset]
+    parameters: Mapping[str, Json]
+    where: str = "tools"
+
+    @property
+    def key(self) -> str:
+        """Equal for equal toolsets: what tells apart those that live for the run."""
+        return f"{self.cls.__module__}:{self.cls.__qualname__} {sorted(self.parameters.items())!r}"
+
+    def make(self) -> Toolset:
+        """Raises ConfigError for parameters that the class does not take."""
+        cls, parameters = self.cls, dict(self.parameters)
+        if hasattr(cls, "__dataclass_fields__"):
+            return registry.validate(cls, parameters, self.where)
+        known = list(inspect.signature(cls).parameters)
+        for key in parameters:
+            if key not in known:
+                raise ConfigError(f"{self.where} has no parameter '{key}'.{did_you_mean(key, known)}")
+        try:
+            return pydantic.validate_call(cls)(**parameters)
+        except pydantic.ValidationError as error:
+            raise ConfigError(registry.first_problem(error, self.where)) from error
+
+
+def tools_of(spec: ToolSpec, where: str = "tools") -> Tool | Toolset | Recipe:
+    """The tool or toolset that an entry of a list names: itself, a function (decorated here), a toolset's class, a
+    registered name, ``module:attribute``, or a table of ``name`` and a toolset's parameters.
 
     Raises ConfigError for anything else, RegistryError for an unknown name.
     """
@@ -549,29 +490,15 @@ def tools_of(spec: ToolSpec, where: str = "tools") -> Tool | Toolset | type[Tool
     if isinstance(spec, Mapping):
         if "name" not in spec:
             raise ConfigError(f"{where}: the table needs a key 'name'. Known: {', '.join(registry.names('tool'))}.")
-        parameters = {key: value for key, value in spec.items() if key != "name"}
+        parameters = {str(key): value for key, value in spec.items() if key != "name"}
         spec = str(spec["name"])
-    found = registry.get("tool", spec) if isinstance(spec, str) else spec
+    found: Any = registry.get("tool", spec) if isinstance(spec, str) else spec
     if inspect.isfunction(found):
         found = tool(found)
-    is_class = isinstance(found, type) and issubclass(found, Toolset)
-    if not (is_class or isinstance(found, Tool | Toolset)):
+    if isinstance(found, type) and issubclass(found, Toolset):
+        return Recipe(found, parameters, f"{where}.{found.__name__}")
+    if not isinstance(found, Tool | Toolset):
         raise ConfigError(f"{where}: wanted tools, functions, toolsets or their names; got {_brief(found)}")
-    if not parameters:
-        return found
-    if not is_class:
+    if parameters:
         raise ConfigError(f"{where}: '{spec}' takes no parameters; got {', '.join(parameters)}")
-    return _instance(found, parameters, f"{where}.{spec}")
-
-
-def _instance(cls: type[Toolset], parameters: dict[str, Any], where: str) -> Toolset:
-    if hasattr(cls, "__dataclass_fields__"):
-        return registry.validate(cls, parameters, where)
-    known = list(inspect.signature(cls).parameters)
-    for key in parameters:
-        if key not in known:
-            raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
-    try:
-        return pydantic.validate_call(cls)(**parameters)
-    except pydantic.ValidationError as error:
-        raise ConfigError(registry.first_problem(error, where)) from error
+    return found
