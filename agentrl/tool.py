@@ -470,12 +470,14 @@ class Recipe:
         cls, parameters = self.cls, dict(self.parameters)
         if hasattr(cls, "__dataclass_fields__"):
             return registry.validate(cls, parameters, self.where)
-        known = list(inspect.signature(cls).parameters)
+        if not parameters:
+            return cls()
+        schema, checked = described(cls.__init__, self.where, {}, vars(sys.modules[cls.__module__]))
         for key in parameters:
-            if key not in known:
-                raise ConfigError(f"{self.where} has no parameter '{key}'.{did_you_mean(key, known)}")
+            if key not in schema["properties"]:
+                raise ConfigError(f"{self.where} has no parameter '{key}'.{did_you_mean(key, schema['properties'])}")
         try:
-            return pydantic.validate_call(cls)(**parameters)
+            return cls(**checked(parameters))
         except pydantic.ValidationError as error:
             raise ConfigError(registry.first_problem(error, self.where)) from error
 

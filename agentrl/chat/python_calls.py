@@ -109,11 +109,9 @@ def _literal(node: ast.expr) -> Json:
     match node:
         case ast.Constant(value=str() | bool() | int() | None):
             return node.value
-        case ast.Constant(value=float()) if math.isfinite(node.value):
-            return node.value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float())) if not isinstance(
-            node.operand.value, bool
-        ):
+        case ast.Constant(value=float() as number) if math.isfinite(number):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=number)) if type(number) in (int, float):
             return -_literal(node.operand)
         case ast.List() | ast.Tuple():
             return [_literal(element) for element in node.elts]
