@@ -194,7 +194,7 @@ def test_results_are_text_or_json_and_cut() -> None:
         return ["é", {"a": [1, None]}, Point(x=1), "x" * 12, object()][what]
 
     texts = [run(give, what=number).text for number in range(5)]
-    assert texts[:2] == ["é", '{"a":[1,nu\n… (3 more characters were cut)']
+    assert texts[:2] == ["é", '{"a":[1,nu\n… (4 more characters were cut)']
     assert texts[3] == "x" * 10 + "\n… (2 more characters were cut)"
     assert run(give, what=4).error == "tool"
 
@@ -288,19 +288,19 @@ class Boxes(Toolset):
 
 
 def test_tools_are_named_in_lists() -> None:
-    assert tools_of(paint) is paint and tools_of("tests.test_tool:paint").name == "paint"
+    assert tools_of(paint) is paint and tools_of(f"{__name__}:paint").name == "paint"
     assert tools_of(paint.function).name == "paint"
-    made = tools_of({"name": "tests.test_tool:Notes", "limit": 5})
+    made = tools_of({"name": f"{__name__}:Notes", "limit": 5})
     assert isinstance(made, Recipe) and made.make().limit == 5 and tools_of(Notes).make().limit == 2  # type: ignore[attr-defined]
-    assert tools_of({"name": "tests.test_tool:Boxes", "n": 1}).make() == Boxes(1)  # type: ignore[union-attr]
+    assert tools_of({"name": f"{__name__}:Boxes", "n": 1}).make() == Boxes(1)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
-        ({"name": "tests.test_tool:Notes", "limt": 1}, "Did you mean 'limit'"),
-        ({"name": "tests.test_tool:Notes", "limit": "many"}, "valid integer"),
-        ({"name": "tests.test_tool:Boxes", "n": 0}, "greater than or equal to 1"),
+        ({"name": f"{__name__}:Notes", "limt": 1}, "Did you mean 'limit'"),
+        ({"name": f"{__name__}:Notes", "limit": "many"}, "valid integer"),
+        ({"name": f"{__name__}:Boxes", "n": 0}, "greater than or equal to 1"),
     ],
 )
 def test_bad_parameters_of_a_toolset_are_refused(spec: Any, why: str) -> None:
@@ -309,7 +309,11 @@ def test_bad_parameters_of_a_toolset_are_refused(spec: Any, why: str) -> None:
 
 
 def test_bad_entries_are_refused() -> None:
-    for spec, why in ((3, "wanted tools"), ({"limit": 1}, "needs a key 'name'"), ({"name": "calculator", "a": 1}, "no param")):
+    for spec, why in (
+        (3, "wanted tools"),
+        ({"limit": 1}, "needs a key 'name'"),
+        ({"name": "calculator", "a": 1}, "no param"),
+    ):
         with pytest.raises(ConfigError, match=why):
             tools_of(spec)
     with pytest.raises(RegistryError, match="'calculator'"):
@@ -324,7 +328,9 @@ def test_a_tool_made_by_hand_validates_as_it_is_told() -> None:
             raise BadArguments("search wants q")
         return given
 
-    made = Tool(lambda **given: given, name="search", description="Searches.", parameters={"type": "object"}, validate=refuse)
+    made = Tool(
+        lambda **given: given, name="search", description="Searches.", parameters={"type": "object"}, validate=refuse
+    )
     assert run(made, q=1).text == '{"q":1}' and run(made).error == "arguments"
 
 

@@ -12,7 +12,9 @@ from agentrl.errors import ConfigError
 from agentrl.types import ToolCall
 
 NAMES = st.from_regex(r"[a-z][a-z0-9]{0,8}(\.[a-z]{1,3}q)?", fullmatch=True).filter(
-    lambda name: name not in ("is", "if", "in", "or", "as", "and", "def", "del", "for", "not", "try", "from", "pass", "else")
+    lambda name: (
+        name not in ("is", "if", "in", "or", "as", "and", "def", "del", "for", "not", "try", "from", "pass", "else")
+    )
 )
 KEYS = st.from_regex(r"q[a-z_0-9]{0,8}", fullmatch=True)
 VALUES = st.recursive(
@@ -30,19 +32,50 @@ CALLS = st.lists(st.builds(ToolCall, NAMES, st.dictionaries(KEYS, VALUES, max_si
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(calls=CALLS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_rendered_is_read_back(name: str, calls: list[ToolCall]) -> None:
     form = call_format(name)
     assert form.parse("<think>[f(</think>" + form.render(calls)) == Calls(tuple(calls), "")
 
 
-PIECES = ["<tool_call>", "</tool_call>", "<think>", "</think>", '{"name":', '"arguments":', "[f(a=", "```json\n", "```", "{", "["]
-PIECES += ["]", "}", ")", "(", "-", "NaN", "1e999", "\\", '"', "'", "f'{", "lambda:", "9" * 5000, "\x00", "\ud800", ",", "a=1", ":"]
+PIECES = [
+    "<tool_call>",
+    "</tool_call>",
+    "<think>",
+    "</think>",
+    '{"name":',
+    '"arguments":',
+    "[f(a=",
+    "```json\n",
+    "```",
+    "{",
+    "[",
+]
+PIECES += [
+    "]",
+    "}",
+    ")",
+    "(",
+    "-",
+    "NaN",
+    "1e999",
+    "\\",
+    '"',
+    "'",
+    "f'{",
+    "lambda:",
+    "9" * 5000,
+    "\x00",
+    "\ud800",
+    ",",
+    "a=1",
+    ":",
+]
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(text=st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=25).map("".join))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_no_text_raises(name: str, text: str) -> None:
     for tried in (text, "[" + text, "[f(a=" + text, '<tool_call>{"name": "f", "arguments": ' + text):
         assert isinstance(call_format(name).parse(tried), Calls | CallProblem)
@@ -102,7 +135,8 @@ PYTHON = {
 @pytest.mark.parametrize("what", PYTHON)
 def test_hostile_python_is_a_problem_in_words(what: str) -> None:
     found = PythonCalls().parse(PYTHON[what])
-    assert isinstance(found, CallProblem) and "wanted [f(a=1), g(b='x')]" in found.text and len(found.text) < 300
+    assert isinstance(found, CallProblem) and len(found.text) < 300
+    assert "wanted [f(a=1), g(b='x')]" in found.text or "longer than 100000" in found.text
 
 
 def test_hermes_reads_several_calls_and_keeps_the_rest() -> None:
