@@ -66,7 +66,7 @@ def calculator(expression: str) -> int | float:
         wrong = next(character for character in expression if not _ALLOWED.fullmatch(character))
         raise ToolError(f"{wrong!r} is no arithmetic; a power is written **")
     try:
-        tree = ast.parse(expression.strip(), mode="eval").body
+        tree = ast.parse(" ".join(expression.split()), mode="eval").body
     except SyntaxError as error:
         raise ToolError(f"the expression cannot be read: {error.msg}") from error
     except (ValueError, MemoryError, RecursionError) as error:
