@@ -24,17 +24,12 @@ Tools that share a state are methods of a ``Toolset``.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
 import inspect
 import re
 import sys
-import threading
 import time
-import typing
-from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar, overload
 
@@ -43,6 +38,7 @@ import pydantic_core
 
 from agentrl import registry
 from agentrl.errors import ConfigError, Fault, ToolError, ToolFault, did_you_mean
+from agentrl.tool_limits import Places, in_thread
 from agentrl.tool_schema import Validate, described, docstring
 from agentrl.types import Json, Task
 
@@ -120,7 +116,7 @@ class Tool:
         self.max_result_chars = max_result_chars
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function))
         self._validate = validate or dict
-        self._places = None if concurrency is None else _Places(concurrency)
+        self._places = None if concurrency is None else Places(concurrency)
         self._owner: Any = None  # the toolset that a bound one belongs to
 
     @property
@@ -205,7 +201,7 @@ class Tool:
         limit = asyncio.timeout(self.timeout_s)
         try:
             async with limit:
-                return await (self(**arguments) if self.is_async else _in_thread(functools.partial(self, **arguments)))
+                return await (self(**arguments) if self.is_async else in_thread(functools.partial(self, **arguments)))
         except TimeoutError as error:
             if limit.expired():
                 raise _Late from error
@@ -218,88 +214,6 @@ class BadArguments(ToolError):
 
 class _Late(Exception):
     """A call took longer than its timeout. (A tool may raise a TimeoutError of its own.)"""
-
-
-async def _in_thread(function: Callable[[], T]) -> T:
-    """The function's result from a thread of its own. Daemonic: one that is abandoned must not keep the program alive,
-    nor take a place in a pool."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if done.done():  # given up meanwhile
-            return
-        if error is None:
-            done.set_result(value)
-        else:
-            done.set_exception(error)
-
-    def work() -> None:
-        value, caught = None, None
-        try:
-            value = function()
-        except StopIteration as error:  # no future takes one
-            caught = RuntimeError(f"StopIteration: {error}")
-        except BaseException as error:  # it is raised again in the caller
-            caught = error
-        if not loop.is_closed():
-            try:
-                loop.call_soon_threadsafe(settle, value, caught)
-            except RuntimeError:  # closed between the two lines: nobody waits any more
-                return
-
-    threading.Thread(target=contextvars.copy_context().run, args=(work,), name="agentrl-tool", daemon=True).start()
-    return await done
-
-
-class _Places:
-    """So many at a time, whatever event loops and threads they run in; first come, first served."""
-
-    def __init__(self, n: int) -> None:
-        self._free = n
-        self._lock = threading.Lock()
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def one(self) -> typing.AsyncIterator[None]:
-        await self._take()
-        try:
-            yield
-        finally:
-            self._give()
-
-    async def _take(self) -> None:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            if self._free:
-                self._free -= 1
-                return
-            turn: asyncio.Future[None] = loop.create_future()
-            self._waiting.append((loop, turn))
-        try:
-            await turn
-        except asyncio.CancelledError:
-            with self._lock:
-                waited = (loop, turn) in self._waiting
-                if waited:
-                    self._waiting.remove((loop, turn))
-            if not waited:  # the place was handed over just now
-                self._give()
-            raise
-
-    def _give(self) -> None:
-        with self._lock:
-            while self._waiting:
-                loop, turn = self._waiting.popleft()
-                if not loop.is_closed():
-                    loop.call_soon_threadsafe(_let, turn)
-                    return
-            self._free += 1
-
-
-def _let(turn: asyncio.Future[None]) -> None:
-    if not turn.done():  # cancelled meanwhile: ``_take`` hands the place on
-        turn.set_result(None)
 
 
 # ── from a function to a tool ────────────────────────────────────────────────────────────────────────────────────────

@@ -32,6 +32,7 @@ class Notes(Toolset):
 
 
 if __name__ == "__main__":
-    print(convert(2.0), convert.schema()["function"]["parameters"])
+    print(convert(2.0))
+    print(convert.schema()["function"]["parameters"])
     for arguments in ({"amount": 1, "unit": "miles"}, {"amount": -1, "unit": "feet"}):
-        print(asyncio.run(convert.call(arguments)))
+        print(asyncio.run(convert.call(arguments)).text)

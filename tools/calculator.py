@@ -13,6 +13,7 @@ import math
 import operator
 import re
 from collections.abc import Callable
+from typing import Any
 
 from agentrl.errors import ToolError
 from agentrl.tool import register_tool, tool
@@ -31,7 +32,7 @@ _OPERATORS: dict[type[ast.AST], Callable[[Number, Number], Number]] = {
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
 }
-_FUNCTIONS: dict[str, Callable[..., Number]] = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs,
     "ceil": math.ceil,
     "cos": math.cos,
@@ -95,7 +96,7 @@ def _part(node: ast.expr, depth: int) -> Number:
     if depth > MAX_DEPTH:
         raise ToolError(f"the expression is nested deeper than {MAX_DEPTH} levels")
     match node:
-        case ast.Constant(value=number) if type(number) in (int, float):
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
             return _bounded(number)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_value(operand, depth)
