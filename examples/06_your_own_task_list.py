@@ -1,7 +1,5 @@
 """Tools, a list of tasks and a score make an environment: python examples/06_your_own_task_list.py"""
 
-from typing import Any
-
 import gymnasium
 
 import agentrl
@@ -17,15 +15,15 @@ def sums(split: str) -> list[dict[str, str]]:
     return [{"prompt": f"What is {a} * {a + 3}?", "reference": str(a * (a + 3))} for a in numbers]
 
 
-def make(**options: Any) -> ToolEnv:
+def make() -> ToolEnv:
     """What a run file names as ``[env] id = "my/Sums-v0"``."""
-    return ToolEnv(["calculator"], sums, lambda task, answer, calls: float(answer == task.reference), **options)
+    return ToolEnv(["calculator"], sums, lambda task, answer, calls: float(answer == task.reference))
 
 
 class Model:
     """Stands in for a language model: it calls the calculator, and then repeats what that says."""
 
-    def start(self, episode: Any) -> "Model":
+    def start(self, episode: object) -> "Model":
         return self
 
     async def act(self, view: View) -> Decision:
