@@ -34,5 +34,5 @@ class Model:
 
 
 if __name__ == "__main__":
-    gymnasium.register(id="my/Sums-v0", entry_point=make)
+    gymnasium.register(id="my/Sums-v0", entry_point=lambda **_: make())
     print(*agentrl.rollout("my/Sums-v0", Model(), n=2), sep="\n\n")
