@@ -11,7 +11,7 @@ from typing import Any
 
 from agentrl import registry
 from agentrl.agents import ChatAgent, MessageAgent, View
-from agentrl.agents.prompting import DEFAULT_PROMPT, default_prompt
+from agentrl.agents.prompting import DEFAULT_PROMPT, FREE_PROMPT, default_prompt
 from agentrl.algorithms.method import WHOLE, check_columns, columns, scope
 from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat, build_tokenizer
 from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
@@ -134,7 +134,8 @@ def first_view(pool: EnvPool, task: Task) -> tuple[View, bool]:
         state_key = hook(env, "state_key")
         if state_key is not None:
             checked_key(env, state_key())
-    return View(observation, info, 0), state_key is not None
+        tools = hook(env, "tools")
+    return View(observation, info, 0, list(tools or ())), state_key is not None
 
 
 @contextmanager
@@ -178,6 +179,8 @@ def chat_agent(table: AgentTable, renderer: Renderer, view: View, limit: int | N
             f"agent.context = {table.context}, but the model has {limit} positions; ask for {limit} or fewer"
         )
     context = limit if table.context is None else table.context
+    if table.tools == "template":
+        renderer = renderer.with_tools(view.tools)
     agent = ChatAgent(renderer=renderer, context=context, earlier_turns=table.earlier_turns, **_prompting(table, view))
     agent.check(view.fields())
     return agent
@@ -185,18 +188,24 @@ def chat_agent(table: AgentTable, renderer: Renderer, view: View, limit: int | N
 
 def message_agent(table: AgentTable, view: View) -> MessageAgent:
     """The run file's chat agent for a model that takes messages; the model's own limit bounds its context."""
+    if table.tools == "template":
+        raise ConfigError(
+            'agent.tools = "template" is for a model whose chat template is here; an endpoint takes "text"'
+        )
     agent = MessageAgent(**_prompting(table, view))
     agent.check(view.fields())
     return agent
 
 
 def _prompting(table: AgentTable, view: View) -> dict[str, Any]:
+    free = view.info.get("free_text") is True
+    usual = FREE_PROMPT if free else default_prompt(view.fields())
     return {
         "memory": registry.build("memory", table.memory, "agent.memory"),
         "format": VerlAgentFormat()
         if table.projection == "verl_agent"
-        else ActionFormat(table.action_tags, table.think_tags),
-        "prompt": default_prompt(view.fields()) if table.prompt is None else table.prompt,
+        else ActionFormat(not free if table.action_tags is None else table.action_tags, table.think_tags),
+        "prompt": usual if table.prompt is None else table.prompt,
         "system": table.system,
     }
 

@@ -102,12 +102,17 @@ class AgentTable(Table):
     ``projection``: "strict" plays only what has the wanted form, and calls an action that the environment does not list
     invalid; "verl_agent" reads completions as that project's code does (``chat.VerlAgentFormat``). ``earlier_turns``: how a memory
     that appends shows the model's own turns (``agents.ChatAgent``). ``template_options``: further variables of the chat template.
+
+    ``action_tags``: whether an action stands in ``<action>`` tags (absent: unless the environment takes the model's whole
+    reply). ``tools`` = "template": the model's chat template is given the environment's tools (whose own text then should not
+    describe them: ``options = { describe = "none" }``).
     """
 
     memory: Spec = {"name": "window", "turns": 4}
     prompt: str | None = None
     system: str = ""
-    action_tags: bool = True
+    action_tags: bool | None = None
+    tools: Literal["text", "template"] = "text"
     think_tags: bool = False
     projection: Literal["strict", "verl_agent"] = "strict"
     earlier_turns: Literal["auto", "as_sampled", "as_template"] = "auto"
@@ -384,7 +389,7 @@ def _check_combinations(config: RunConfig) -> None:
             agent = config.agent_of(table)
         except ValidationError as error:
             raise ConfigError(first_problem(error, f"env.{place}.agent")) from error
-        if agent.projection == "verl_agent" and not (agent.action_tags and agent.think_tags):
+        if agent.projection == "verl_agent" and (agent.action_tags is False or not agent.think_tags):
             raise ConfigError('agent.projection = "verl_agent" reads both tags; set action_tags and think_tags to true')
         if agent.template_options != config.agent.template_options:
             raise ConfigError(

@@ -19,7 +19,9 @@
 Optional hooks, found through wrappers by ``hook(env, name)``: ``state_key()``, ``admissible_actions``, ``snapshot()`` and
 ``restore()``, ``oracle()``, ``tools``, ``export(task)`` (the task as files of another engine: relative path -> text, which
 ``agentrl export`` writes). Keys of ``info`` that agentrl reads: ``success`` (bool), ``admissible_actions``
-(list of str); every text value is a field that a prompt template may name (``{inventory}``). ``agentrl check ENV`` verifies it all.
+(list of str), ``valid`` (False: the action was none; it counts as invalid), ``free_text`` (True in the first: an action is the
+model's whole reply); every text value is a field that a prompt template may name (``{inventory}``). ``agentrl check ENV``
+verifies it all.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.wrappers import OrderEnforcing
 
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
 from agentrl.types import Task
@@ -114,10 +117,17 @@ class AwaitedEnv(gymnasium.Env[str, str]):
         raise NotImplementedError(f"{type(self).__name__} must write ask(name, …)")
 
 
+def awaited(env: gymnasium.Env[Any, Any]) -> AwaitedEnv | None:
+    """The environment that can be asked in place of this one: itself, or what stands in wrappers that change nothing."""
+    while isinstance(env, OrderEnforcing):  # what ``gymnasium.make`` puts around every environment
+        env = env.env
+    return env if isinstance(env, AwaitedEnv) else None
+
+
 async def ask(env: gymnasium.Env[Any, Any], name: str, /, *args: Any, **kwargs: Any) -> Any:
     """What the method ``name`` of an environment gives: awaited where it answers from elsewhere, else called at once."""
-    if isinstance(env, AwaitedEnv):
-        return await env.ask(name, *args, **kwargs)
+    if (away := awaited(env)) is not None:
+        return await away.ask(name, *args, **kwargs)
     return env.get_wrapper_attr(name)(*args, **kwargs)
 
 

@@ -8,10 +8,12 @@
     │   ├── GameError          a game, task or data file cannot be read
     │   └── CheckpointError    a checkpoint or run folder cannot be read
     ├── EnvError               an environment broke its contract
+    ├── ToolError              a tool's word to the model: what it did wrong
     ├── PromptTooLong          a conversation no longer fits an endpoint's model: the policy's own doing, the episode ends
     └── Fault                  the machinery failed, not the policy: the episode is retried by replay
         ├── EnvFault
-        │   └── EnvTimeout     it did not answer in time, and its process was killed
+        │   ├── EnvTimeout     it did not answer in time, and its process was killed
+        │   └── ToolFault      what a tool stands on is broken: a server that is down
         └── PolicyFault
 
 Messages say what was wanted, what came and what to do.
@@ -62,6 +64,10 @@ class EnvError(AgentRLError):
     """An environment broke its contract."""
 
 
+class ToolError(AgentRLError):
+    """A call that a tool refuses; its message is for the model."""
+
+
 class PromptTooLong(AgentRLError):
     """A conversation no longer fits an endpoint's model."""
 
@@ -76,6 +82,10 @@ class EnvFault(Fault):
 
 class EnvTimeout(EnvFault):
     """An environment in a process of its own did not answer in time."""
+
+
+class ToolFault(EnvFault):
+    """What a tool stands on is broken; no action of the policy is the cause."""
 
 
 class PolicyFault(Fault):

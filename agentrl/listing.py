@@ -15,6 +15,7 @@ from agentrl import registry
 from agentrl.algorithms.method import describe
 from agentrl.env import registered
 from agentrl.errors import ConfigError, did_you_mean
+from agentrl.tool import Recipe, Tool, tools_of
 
 STAGES = ("sampler", "score", "filter", "reward", "credit", "token_weight", "loss", "regularizer")
 BENCHMARKS = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
@@ -34,7 +35,16 @@ def _envs() -> list[dict[str, Any]]:
 
 
 def _tools() -> list[dict[str, Any]]:
-    return [{"name": name} for name in registry.names("tool")]
+    """Each tool; those of a toolset with its name."""
+    rows = []
+    for name in registry.names("tool"):
+        entry = tools_of(name)
+        found = (
+            [entry] if isinstance(entry, Tool) else entry.cls.listed() if isinstance(entry, Recipe) else entry.tools()
+        )
+        toolset = {} if isinstance(entry, Tool) else {"toolset": name}
+        rows += [{**tool.schema()["function"], **toolset} for tool in found]
+    return rows
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -49,11 +59,15 @@ def print_listing(found: dict[str, list[dict[str, Any]]]) -> None:
             console.print(f"{name}: none")
             continue
         table = Table(title=name, title_justify="left", box=None)
-        shown = [key for key in ("stage", "name", "id", "formula", "entry_point") if any(key in row for row in rows)]
+        shown = [
+            key
+            for key in ("stage", "toolset", "name", "id", "formula", "entry_point", "description")
+            if any(key in row for row in rows)
+        ]
         for key in shown:
             table.add_column(key)
         for row in rows:
-            table.add_row(*(str(row.get(key, "")) for key in shown))
+            table.add_row(*(str(row.get(key, "")).partition("\n")[0] for key in shown))
         console.print(table)
 
 

@@ -35,6 +35,14 @@ class Message(TypedDict, total=False):
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that a model wants: ``arguments`` by name, JSON."""
+
+    name: str
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+
+
 class Outcome(enum.StrEnum):
     """Why an episode ended.
 

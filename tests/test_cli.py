@@ -330,7 +330,7 @@ def test_lists(answers: Callable[..., Any], capsys: pytest.CaptureFixture[str], 
         assert row["formula"], row["name"]
     assert main(["list"]) == 0
     shown = capsys.readouterr().out
-    assert HOUSEHOLD in shown and "gigpo" in shown and "tools: none" in shown
+    assert HOUSEHOLD in shown and "gigpo" in shown and "calculator" in shown
     assert "Did you mean 'methods'" in fails("list", "method")
 
 

@@ -1,1 +1,5 @@
-"""Tools that ship with agentrl."""
+"""Tools that ship with agentrl: a new file here is all that a new one needs."""
+
+from agentrl.registry import import_all
+
+import_all(__name__)

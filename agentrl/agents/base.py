@@ -37,11 +37,13 @@ class Episode:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the agent sees before a turn: the observation, ``info``, and the turn's number from 0."""
+    """What the agent sees before a turn: the observation, ``info``, and the turn's number from 0. ``tools``: those that the
+    environment names (in OpenAI's form), in the view from which agents are built."""
 
     observation: str
     info: dict[str, Any]
     turn: int
+    tools: Sequence[dict[str, Any]] = ()
 
     def fields(self) -> dict[str, str]:
         """The fields that a prompt template may name: ``observation``, ``turn`` (its number from 1) and every text value of

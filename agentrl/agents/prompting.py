@@ -28,6 +28,7 @@ def default_prompt(fields: Container[str]) -> str:
     return "".join(lines)
 
 
+FREE_PROMPT = "{history}{observation}"  # where an action is the model's whole reply
 DEFAULT_PROMPT = default_prompt(("goal", "admissible_actions"))
 
 

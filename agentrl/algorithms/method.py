@@ -55,6 +55,7 @@ TABLE_COLUMNS = frozenset(
         "observation",
         "n_tokens",
         "n_calls",
+        "n_tool_calls",
         "action",
         "segment",
         "node",

@@ -76,8 +76,9 @@ class TurnTable:
         """One row for every turn, in order.
 
         ``group`` is the trajectory's (its task's id where that is empty); the named score parts are added to the last
-        turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls, ``n_calls`` all calls; ``action`` (interned
-        text) and ``valid`` are the turn's, ``success`` the trajectory's, ``outcome`` how it ended, ``task`` and ``type`` its
+        turn's reward; ``n_tokens`` counts the sampled tokens of trainable calls, ``n_calls`` all calls of models,
+        ``n_tool_calls`` those of tools (the environment's info of that name, 0 without); ``action`` (interned text) and
+        ``valid`` are the turn's, ``success`` the trajectory's, ``outcome`` how it ended, ``task`` and ``type`` its
         task's; ``penalty`` is 0 until a reward method writes it. The column ``state`` is absent where no turn has a state
         key. A trajectory without turns has no row. Raises ValueError for an episode that ended in a fault: it has no place
         in a baseline.
@@ -106,6 +107,7 @@ class TurnTable:
             observation=[turn.observation for turn in turns],
             n_tokens=np.array([_n_tokens(turn) for turn in turns], dtype=np.int64),
             n_calls=np.array([len(turn.calls) for turn in turns], dtype=np.int64),
+            n_tool_calls=np.array([turn.info.get("n_tool_calls", 0) for turn in turns], dtype=np.int64),
             action=[turn.action for turn in turns],
             valid=np.array([turn.valid for turn in turns], dtype=bool),
             success=np.array([trajectories[i].success for i in index], dtype=bool),

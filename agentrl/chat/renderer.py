@@ -12,6 +12,7 @@ completion (memory ``append``); ``prompt`` renders anew (memory ``window``). Whe
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,22 @@ class Renderer:
         self._unsplit = _starts_of([token.content for token in added.values() if not token.special])
         self.stop_ids = tuple(dict.fromkeys([*self._ends_of_turn(), *stop_ids]))
         self.opening = opening_of(self._pieces(("user",), add_generation_prompt=True)[-1])
+
+    def with_tools(self, tools: Sequence[Mapping[str, Any]]) -> Renderer:
+        """A renderer whose template is given ``tools``, in OpenAI's form. Raises ConfigError where there are none, where the
+        template does not show them, and where a description holds the name of a special token, which would act as one."""
+        if not tools:
+            raise ConfigError('agent.tools = "template" needs an environment that names its tools; this one has none')
+        written = json.dumps(list(tools), ensure_ascii=False)
+        if found := self._names.search(written):
+            near = written[found.start() : found.start() + 20]
+            raise ConfigError(f"a tool's description holds a special token of the model: {near!r}; write it otherwise")
+        shown = Renderer(self.tokenizer, options={**self.options, "tools": list(tools)}, stop_ids=self.stop_ids)
+        text = shown._write([_slot("user", 0)], True)
+        for tool in tools:
+            if tool["function"]["name"] not in text:
+                raise ConfigError('the model\'s chat template shows no tools; use agent.tools = "text"')
+        return shown
 
     def traits(self, *, system: bool = False) -> Traits:
         """What the template does to the turns that lie behind, in conversations with or without a system message."""

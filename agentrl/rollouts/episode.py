@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.agents.base import Agent, Decision, Episode, View
-from agentrl.env import AwaitedEnv, checked_key, checked_reply, checked_start, hook
+from agentrl.env import awaited, checked_key, checked_reply, checked_start, hook
 from agentrl.errors import EnvError, EnvFault, EnvTimeout, PolicyFault
 from agentrl.types import Json, Outcome, Task, Trajectory, Turn
 
@@ -72,7 +72,7 @@ class _Player:
         self.on_turn = on_turn
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
-        self.awaited = episode.env if isinstance(episode.env, AwaitedEnv) else None
+        self.awaited = awaited(episode.env)
         self.started = time.perf_counter()
 
     async def play(self, seed: int, replay: Sequence[Turn]) -> None:
@@ -144,6 +144,7 @@ class _Player:
             checked_reply(env, observation, info)
             turn.reward = float(reward)
             turn.info = _plain(info) | turn.info
+            turn.valid = turn.valid and info.get("valid", True) is not False
         except Exception as error:
             raise _env_fault("step", error) from error
         if not math.isfinite(turn.reward):

@@ -21,11 +21,11 @@ from agentrl.registry import register
 class Stratum(Method):
     """stratum_i = how many of ``edges`` are at most n_i, or n_i itself without edges.
 
-    n_i is a count along trajectory i: ``by = "turns"``, its turns; "calls", its calls of a model; "invalid", its invalid
-    actions; "actions", its turns whose action matches ``pattern`` (a regular expression found anywhere in it), so that
-    ``by = "actions", pattern = "^search"`` counts searches; "function", whatever ``function = "module:name"`` gives: a
-    callable ``(table) -> [K]`` of integers that are equal along a trajectory. ``edges = [1, 3]`` makes three strata: 0,
-    1 or 2, and 3 or more.
+    n_i is a count along trajectory i: ``by = "turns"``, its turns; "calls", its calls of a model; "tool_calls", its calls of
+    tools; "invalid", its invalid actions; "actions", its turns whose action matches ``pattern`` (a regular expression found
+    anywhere in it), so that ``by = "actions", pattern = "^search"`` counts searches; "function", whatever
+    ``function = "module:name"`` gives: a callable ``(table) -> [K]`` of integers that are equal along a trajectory.
+    ``edges = [1, 3]`` makes three strata: 0, 1 or 2, and 3 or more.
 
     It changes no reward: a credit method reads the column (``stratified_grpo``).
 
@@ -33,12 +33,12 @@ class Stratum(Method):
     """
 
     stage = "reward"
-    reads = ("trajectory", "turn", "n_calls", "valid", "action")
+    reads = ("trajectory", "turn", "n_calls", "n_tool_calls", "valid", "action")
     writes = ("stratum",)
     formula = "stratum_i = number of edges at most n_i (n_i without edges)"
     source = "Stratified GRPO (arXiv 2510.06214)"
 
-    by: Literal["turns", "calls", "actions", "invalid", "function"]
+    by: Literal["turns", "calls", "tool_calls", "actions", "invalid", "function"]
     pattern: str | None = None
     function: str | None = None
     edges: tuple[int, ...] = ()
@@ -71,6 +71,8 @@ class Stratum(Method):
             return np.ones(len(table))
         if self.by == "calls":
             return table["n_calls"]
+        if self.by == "tool_calls":
+            return table["n_tool_calls"]
         if self.by == "invalid":
             return ~table["valid"].astype(bool)
         search = re.compile(self.pattern or "").search
