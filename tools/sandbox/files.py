@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Iterable
 
-from . import system
+from agentrl.tools.sandbox import system
 
 WORK = "/work"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/ld.so.cache", "/etc/localtime")

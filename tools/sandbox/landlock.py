@@ -5,12 +5,11 @@ Later versions of it also refuse TCP, and signals and abstract sockets that reac
 
 from __future__ import annotations
 
-import ctypes
 import os
 import struct
 from collections.abc import Iterable
 
-from . import system
+from agentrl.tools.sandbox import system
 
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 TRUNCATE = 1 << 14

@@ -16,21 +16,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agentrl.errors import ToolFault
+from agentrl.tools.sandbox.files import WORK
 
-START = (
-    "import sys\n"
-    "package = type(sys)('sandbox')\n"  # by hand: as agentrl.tools.sandbox it would load what it must not know
-    "package.__path__ = [sys.argv[1]]\n"
-    "sys.modules['sandbox'] = package\n"
-    "from sandbox.supervisor import main\n"
-    "main()\n"
-)
+# The supervisor's modules under their names, without what stands above them: that would load half of agentrl.
+START = """
+import sys
+for name in ("agentrl", "agentrl.tools", "agentrl.tools.sandbox"):
+    sys.modules[name] = type(sys)(name)
+    sys.modules[name].__path__ = [sys.argv[1]]
+from agentrl.tools.sandbox.supervisor import main
+main()
+"""
 HERE = str(Path(__file__).parent)
 GRACE_S = 10.0  # for the supervisor to end what it started; it needs milliseconds
 CHUNK = 1 << 16
@@ -54,20 +57,21 @@ class Limits:
 @dataclass(frozen=True)
 class Setting:
     """Where the code runs. ``readable``: files and folders that it may read, besides the system's programs and libraries
-    and the interpreter's own. ``needed``: layers without which nothing is run. ``left_out``: layers that are not even tried
-    (tests of the others: "namespaces", "files", "landlock", "seccomp", "user")."""
+    and the interpreter's own. ``needed``: groups of layers; nothing is run where a group has none in force. ``left_out``:
+    layers that are not even tried (for tests of the others): "namespaces", "files", "landlock", "seccomp", "user"."""
 
     interpreter: str = sys.executable
     readable: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    needed: tuple[str, ...] = ()
+    needed: tuple[tuple[str, ...], ...] = ()
     left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Ended:
     """How a run ended. ``exit_code`` is negative for a signal; ``why`` says who ended it: "" itself, or "wall", "output",
-    "memory", "stopped". ``head`` and ``tail`` hold the first and last bytes of standard output and error, ``n_bytes`` counts all."""
+    "memory", "stopped". ``head`` and ``tail`` hold the first and the last bytes of standard output and error together;
+    ``n_bytes`` counts all of them."""
 
     head: bytes
     tail: bytes
@@ -140,15 +144,16 @@ def run(code: str, limits: Limits, setting: Setting, keep_bytes: int = 1 << 20, 
             )
             report.close_write()
             output.close_write()
-            watch = Watch(process, report.read, output.read, limits, Collector(keep_bytes))
+            assert process.stdin is not None
+            watch = Watch(output.read, report.read, limits, Collector(keep_bytes), process.stdin.close)
             try:
-                watch.send(request)
+                send(process, json.dumps(request).encode() + b"\n")
                 watch.to_the_end(stop)
             finally:
-                watch.close()
+                close(process)
         finally:
             _remove(folder)
-    return _ended(watch, time.monotonic() - started)
+    return _ended(watch, folder, time.monotonic() - started)
 
 
 class Pipe:
@@ -202,36 +207,45 @@ def _links(path: str) -> list[str]:
     return [os.path.normpath(step) for step in steps]
 
 
+def send(process: subprocess.Popen[bytes], data: bytes) -> None:
+    """Writes all of it to the process's standard input. One that has died does not read it: its end is seen elsewhere."""
+    assert process.stdin is not None
+    left = memoryview(data)
+    with suppress(BrokenPipeError):
+        while left:
+            left = left[process.stdin.write(left) :]
+
+
+def close(process: subprocess.Popen[bytes]) -> None:
+    """Waits for the process, whose standard input ends now; kills it where it does not follow."""
+    assert process.stdin is not None
+    process.stdin.close()
+    try:
+        process.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()  # the kernel then kills the keeper, and with it its namespace
+        process.wait()
+
+
 class Watch:
-    """One run, seen from the caller: its report and output up to their ends, and the stop where it goes too far."""
+    """One run, seen from the caller: its output and report (pipes) up to their ends, and ``end``, the order to stop, where it
+    goes too far."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], report: int, output: int, limits: Limits, collector: Collector
+        self, output: int, report: int | None, limits: Limits, collector: Collector, end: Callable[[], object]
     ) -> None:
-        self.process, self.report, self.output, self.limits = process, report, output, limits
-        self.collector = collector
+        self.output, self.report, self.limits, self.collector, self.end = output, report, limits, collector, end
         self.reports = b""
         self.why = ""
         self.deadline = time.monotonic() + limits.wall_s
 
-    def send(self, request: dict[str, object]) -> None:
-        """The request; the pipe stays open, its end is the order to stop."""
-        assert self.process.stdin is not None
-        left = memoryview(json.dumps(request).encode() + b"\n")
-        try:
-            while left:
-                left = left[self.process.stdin.write(left) :]
-        except BrokenPipeError:  # the supervisor has died; the report lacks its end
-            return
-
     def to_the_end(self, stop: Stop | None) -> None:
         """Returns when report and output have ended: no process holds them any more."""
         with selectors.DefaultSelector() as selector:
-            for pipe in (self.report, self.output):
+            pipes = [pipe for pipe in (self.report, self.output) if pipe is not None]
+            for pipe in [*pipes, *([] if stop is None else [stop.asked])]:
                 selector.register(pipe, selectors.EVENT_READ)
-            if stop is not None:
-                selector.register(stop.asked, selectors.EVENT_READ)
-            open_pipes = 2
+            open_pipes = len(pipes)
             while open_pipes:
                 left_s = self.deadline - time.monotonic()
                 if left_s <= 0:
@@ -261,21 +275,10 @@ class Watch:
             raise ToolFault(f"a sandbox did not end its processes within {GRACE_S:g} s")
         if not self.why:
             self.why, self.deadline = why, time.monotonic() + GRACE_S
-            assert self.process.stdin is not None
-            self.process.stdin.close()
-
-    def close(self) -> None:
-        """The supervisor's end; it ends all others first."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()  # the kernel then kills the keeper, and with it its namespace
-            self.process.wait()
+            self.end()
 
 
-def _ended(watch: Watch, wall_s: float) -> Ended:
+def _ended(watch: Watch, folder: str, wall_s: float) -> Ended:
     said: dict[str, Any] = {}
     for line in watch.reports.splitlines():
         said |= json.loads(line)
@@ -286,7 +289,9 @@ def _ended(watch: Watch, wall_s: float) -> Ended:
     kept = watch.collector
     why = watch.why or ("memory" if said["why"] == "memory" else "")
     layers = tuple(said["layers"])
-    return Ended(kept.head, kept.tail, kept.n_bytes, said["status"], why, said["cpu_s"], wall_s, layers)
+    # The folder's name is another one each time, and the same episode must read the same when it is played again.
+    head, tail = (text.replace(folder.encode(), WORK.encode()) for text in (kept.head, kept.tail))
+    return Ended(head, tail, kept.n_bytes, said["status"], why, said["cpu_s"], wall_s, layers)
 
 
 def _remove(folder: str) -> None:

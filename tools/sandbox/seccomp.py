@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 
-from . import system
+from agentrl.tools.sandbox import system
 
 # x86_64, aarch64 (None: that machine has no such call)
 DENIED: dict[str, tuple[int, int | None]] = {

@@ -24,7 +24,7 @@ import traceback
 from contextlib import suppress
 from typing import Any
 
-from . import files, landlock, seccomp, system
+from agentrl.tools.sandbox import files, landlock, seccomp, system
 
 FIRST_UID = 0x70000000  # far from users, services and the ranges that containers take (1 << 16 upwards, by 1 << 16)
 LOOK_S = 0.05  # between two looks at memory
@@ -301,7 +301,7 @@ def become_code(request: Request, report: Report, place: Place, folder: str) -> 
             place.layers.append("seccomp")
     if place.counted:
         place.layers.append("process count")
-    missing = sorted(set(request["needed"]) - set(place.layers))
+    missing = [" or ".join(group) for group in request["needed"] if not set(group) & set(place.layers)]
     report(layers=place.layers, missing=missing)
     if missing:
         os._exit(126)

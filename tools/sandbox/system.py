@@ -74,7 +74,9 @@ def prctl(option: int, value: int) -> None:
 
 def prctl_pointer(option: int, value: int, pointer: object) -> None:
     """``prctl`` whose third argument points to something."""
-    _checked(_libc.prctl(option, ctypes.c_ulong(value), pointer, ctypes.c_ulong(0), ctypes.c_ulong(0)), f"prctl {option}")
+    _checked(
+        _libc.prctl(option, ctypes.c_ulong(value), pointer, ctypes.c_ulong(0), ctypes.c_ulong(0)), f"prctl {option}"
+    )
 
 
 def unshare(flags: int) -> None:
