@@ -14,21 +14,22 @@ gives; ``require`` names what must hold, or nothing is started. What always hold
 What holds where the system has it (Linux; a virtual machine or a container with the usual rights), each by one or more
 layers:
 
-==========  =================================================  ==========================================================
+==========  =================================================  ==================================================
 property    what it means                                      given by
-==========  =================================================  ==========================================================
+==========  =================================================  ==================================================
 network     no sockets, not even to this machine               seccomp; a network namespace (an empty one)
 signals     it can neither signal nor trace other processes    a pid namespace; a user of its own; seccomp
 processes   at most ``processes`` processes and threads, or     a user of its own and RLIMIT_NPROC; seccomp (no further
             none but its own with threads                      processes at all)
-reads       it reads the system's programs and libraries, its  a root directory of its own; Landlock
-            Python with all packages, ``readable``, no more
-writes      it writes to its working folder only               a root directory of its own; Landlock
+reads       it reads the system's programs and libraries, its  a root directory of its own; Landlock (names,
+            Python with all packages, ``readable``, no more    sizes and dates of other files stay visible)
+writes      it writes to its working folder only               a root directory of its own; Landlock (with a user of
+                                                               its own, or seccomp: it may then change no modes)
 disk        its files together take ``disk_mb`` at most, and   the working folder in memory
             ``n_files`` in number
 memory      its processes together are held to ``memory_mb``   looks at /proc of a pid namespace, 20 a second
             of resident memory
-==========  =================================================  ==========================================================
+==========  =================================================  ==================================================
 
 What is **not** isolated: the kernel is the machine's own, so a hole in the kernel is a way out (a virtual machine is the
 answer to that); time, the number of cores and what ``uname`` tells are visible; CPU time is limited for each process, for
@@ -65,7 +66,7 @@ PROPERTIES: dict[str, tuple[str, ...]] = {
     "signals": ("pid namespace", "user", "seccomp"),
     "processes": ("process count", "seccomp"),
     "reads": ("root folder", "landlock"),
-    "writes": ("root folder", "landlock"),
+    "writes": ("root folder", "landlock writes"),
     "disk": ("root folder",),
     "memory": ("proc",),
 }
@@ -265,7 +266,8 @@ def ending(ended: Ended, limits: Limits) -> str:
         return ""
     if ended.exit_code > 0:
         return f"[exit code {ended.exit_code}]"
-    if ended.exit_code in (-signal.SIGXCPU, -signal.SIGKILL) and ended.cpu_s >= limits.cpu_s * 0.9:
+    # The kernel's count and the one that it reports differ by some tenths. A program may survive the first signal.
+    if ended.exit_code == -signal.SIGXCPU or (ended.exit_code == -signal.SIGKILL and ended.cpu_s >= limits.cpu_s * 0.8):
         return f"[killed: it used more than {limits.cpu_s} s of CPU time]"
     with suppress(ValueError):
         return f"[killed by {signal.Signals(-ended.exit_code).name}]"

@@ -8,15 +8,16 @@ How the processes stand to each other: ``supervisor``. Each run is independent a
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import selectors
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -295,15 +296,35 @@ def _ended(watch: Watch, folder: str, wall_s: float) -> Ended:
 
 
 def _remove(folder: str) -> None:
-    """Removes what a run left, which may be folders that forbid even their owner to look inside. Links are not followed."""
+    """Removes what a run left: folders that forbid even their owner to look inside, or that are nested too deep for any
+    path. Each folder below is moved to the top and emptied there. Links are not followed; nobody is left to make new ones."""
+    os.chmod(folder, 0o700)
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    numbers = itertools.count()
+    waiting = [_emptied(top, top, numbers)]
+    try:
+        while waiting:
+            for name in waiting.pop():
+                inner = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+                try:
+                    waiting.append(_emptied(inner, top, numbers))
+                finally:
+                    os.close(inner)
+                os.rmdir(name, dir_fd=top)
+    finally:
+        os.close(top)
+    os.rmdir(folder)
 
-    def open_up(function: object, path: str, error: object) -> None:
-        for place in (os.path.dirname(path), path):
-            if not os.path.islink(place):
-                os.chmod(place, 0o700)
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path)
-        else:
-            os.unlink(path)
 
-    shutil.rmtree(folder, onerror=open_up)
+def _emptied(place: int, top: int, numbers: Iterator[int]) -> list[str]:
+    """Removes the files of a folder and moves its folders to ``top``, under new names, which it gives."""
+    moved = []
+    with os.scandir(place) as entries:
+        for entry in list(entries):
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.name, dir_fd=place)
+                continue
+            os.chmod(entry.name, 0o700, dir_fd=place)
+            moved.append(f"{uuid.uuid4().hex}-{next(numbers)}")  # a name that no program can have taken
+            os.rename(entry.name, moved[-1], src_dir_fd=place, dst_dir_fd=top)
+    return moved

@@ -84,6 +84,30 @@ DENIED: dict[str, tuple[int, int | None]] = {
     "semget": (64, 190),
     "mq_open": (240, 180),
 }
+# Owners, modes, times and attributes of files: Landlock lets a process change them wherever the file itself allows it.
+METADATA: dict[str, tuple[int | None, int | None]] = {
+    "chmod": (90, None),
+    "fchmod": (91, 52),
+    "fchmodat": (268, 53),
+    "fchmodat2": (452, 452),
+    "chown": (92, None),
+    "fchown": (93, 55),
+    "lchown": (94, None),
+    "fchownat": (260, 54),
+    "utime": (132, None),
+    "utimes": (235, None),
+    "futimesat": (261, None),
+    "utimensat": (280, 88),
+    "setxattr": (188, 5),
+    "lsetxattr": (189, 6),
+    "fsetxattr": (190, 7),
+    "setxattrat": (463, 463),
+    "removexattr": (197, 14),
+    "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "removexattrat": (466, 466),
+    "file_setattr": (469, 469),
+}
 CLONE = {"x86_64": 56, "aarch64": 220}
 CLONE3 = 435
 FORKS = {"x86_64": (57, 58), "aarch64": ()}  # fork, vfork
@@ -103,9 +127,10 @@ ALLOW, KILL, ERROR = 0x7FFF0000, 0x80000000, 0x00050000
 Instruction = tuple[int, int, int, int]
 
 
-def program(machine: str, pid: int, forks: bool, alone: bool) -> list[Instruction]:
+def program(machine: str, pid: int, forks: bool, alone: bool, fenced: bool) -> list[Instruction]:
     """The filter for process ``pid``. Without ``forks`` it may start threads only; ``alone`` (where no pid namespace and no
-    user of its own shields the others) lets it signal and change none but itself."""
+    user of its own shields the others) lets it signal and change none but itself; ``fenced`` (where
+    it can name files of others) keeps it from changing modes, owners, dates and attributes."""
     code: list[Instruction] = [
         (LOAD, 0, 0, ARCHITECTURE_AT),
         (EQUAL, 1, 0, ARCHITECTURE[machine]),
@@ -115,7 +140,7 @@ def program(machine: str, pid: int, forks: bool, alone: bool) -> list[Instructio
         (RETURN, 0, 0, KILL),
     ]
     column = 0 if machine == "x86_64" else 1
-    for numbers in DENIED.values():
+    for numbers in [*DENIED.values(), *(METADATA.values() if fenced else ())]:
         code += deny(numbers[column], errno.EPERM)
     code += deny(CLONE3, errno.ENOSYS)  # its flags lie where a filter cannot look; libc then uses clone
     if not forks:
@@ -165,9 +190,9 @@ class _Program(ctypes.Structure):
     _fields_ = [("len", ctypes.c_uint16), ("filter", ctypes.POINTER(_Instruction))]
 
 
-def apply(forks: bool, alone: bool) -> None:
+def apply(forks: bool, alone: bool, fenced: bool) -> None:
     """Puts this process and all that it starts under the filter, for good. ``no_new_privs`` must be set."""
-    code = program(system.MACHINE, os.getpid(), forks, alone)
+    code = program(system.MACHINE, os.getpid(), forks, alone, fenced)
     table = (_Instruction * len(code))(*(_Instruction(*line) for line in code))
     whole = _Program(len(code), ctypes.cast(table, ctypes.POINTER(_Instruction)))
     system.prctl_pointer(system.PR_SET_SECCOMP, 2, ctypes.byref(whole))

@@ -61,10 +61,10 @@ def main() -> None:
 
 def supervise(request: Request, report: Report) -> None:
     """Starts the keeper and waits for its end, or for the caller's."""
-    system.prctl(system.PR_SET_DUMPABLE, 0)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
     place = Place(request)
     place.enter_pid_namespace()
+    system.prctl(system.PR_SET_DUMPABLE, 0)  # not before: /proc/self then belongs to root, and ids are mapped there
     alive, keeper_end = os.pipe()
     parent = os.getpid()
     keeper = os.fork()
@@ -297,8 +297,10 @@ def become_code(request: Request, report: Report, place: Place, folder: str) -> 
         place.layers += ["landlock signals"] * (number >= 6)
     if "seccomp" not in place.left_out:
         with suppress(OSError):
-            seccomp.apply(forks=place.counted, alone=not place.shielded)
+            seccomp.apply(place.counted, not place.shielded, "root folder" not in place.layers)
             place.layers.append("seccomp")
+    if "landlock" in place.layers and (place.uid is not None or "seccomp" in place.layers):
+        place.layers.append("landlock writes")
     if place.counted:
         place.layers.append("process count")
     missing = [" or ".join(group) for group in request["needed"] if not set(group) & set(place.layers)]
