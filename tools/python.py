@@ -128,7 +128,7 @@ class Python(Toolset):
             *("output_chars", "output_kb"),
         ):
             if getattr(self, name) <= 0:
-                raise ConfigError(f"python.{name}: wanted above 0; got {getattr(self, name)}")
+                raise ConfigError(f"python.{name}: wanted above 0; got {getattr(self, name):g}")
         if self.output_chars > MAX_SHOWN_CHARS:
             raise ConfigError(f"python.output_chars: wanted at most {MAX_SHOWN_CHARS}; got {self.output_chars}")
         for name in self.require:

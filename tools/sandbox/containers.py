@@ -28,7 +28,7 @@ def command(program: str, image: str, name: str, cid_file: str, limits: Limits, 
         "network": "none",
         "memory": f"{limits.memory_mb}m",
         "memory-swap": f"{limits.memory_mb}m",
-        "pids-limit": str(limits.processes + 1),  # the container's own first process counts
+        "pids-limit": str(limits.processes + 2),  # the first process and the one that counts seconds are no part of it
         "cap-drop": "ALL",
         "security-opt": "no-new-privileges",
         "user": "65534:65534",

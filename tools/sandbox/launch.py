@@ -292,7 +292,8 @@ def _ended(watch: Watch, folder: str, wall_s: float) -> Ended:
     layers = tuple(said["layers"])
     # The folder's name is another one each time, and the same episode must read the same when it is played again.
     head, tail = (text.replace(folder.encode(), WORK.encode()) for text in (kept.head, kept.tail))
-    return Ended(head, tail, kept.n_bytes, said["status"], why, said["cpu_s"], wall_s, layers)
+    n_bytes = kept.n_bytes + len(head) + len(tail) - len(kept.head) - len(kept.tail)
+    return Ended(head, tail, n_bytes, said["status"], why, said["cpu_s"], wall_s, layers)
 
 
 def _remove(folder: str) -> None:
