@@ -6,10 +6,14 @@ import asyncio
 import gzip
 import http.server
 import ipaddress
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -266,6 +270,47 @@ def test_a_name_is_resolved_once_and_that_address_is_asked(server: Server, monke
     assert result.text == f"200 http://named.org:{server.port}/ (text/plain)\nhello"
     assert asked == ["named.org"]
     assert server.seen[0][2]["host"] == f"named.org:{server.port}"
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """A key and a certificate for named.org that it signed itself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl to make a certificate with")
+    key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
+    line = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        certificate,
+    ]
+    line += ["-days", "1", "-subj", "/CN=named.org", "-addext", "subjectAltName=DNS:named.org"]
+    subprocess.run(line, capture_output=True, check=True)
+    return key, certificate
+
+
+def test_certificates_are_the_names_though_an_address_is_asked(
+    server: Server, monkeypatch: pytest.MonkeyPatch, certificate: tuple[str, str]
+) -> None:
+    server.answers["/"] = says(b"hello")
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate[1], certificate[0])
+    server.server.socket = served.wrap_socket(server.server.socket, server_side=True)
+    resolver(monkeypatch, ["127.0.0.1"])
+    tools = Http((f"named.org:{server.port}", f"other.org:{server.port}", server.host))
+    unknown = ask(tools, f"https://named.org:{server.port}/")
+    assert "certificate verify failed: self-signed certificate" in unknown.text
+    monkeypatch.setattr(module, "certificates", lambda: ssl.create_default_context(cafile=certificate[1]))
+    assert ask(tools, f"https://named.org:{server.port}/").text.endswith("hello")
+    assert "Hostname mismatch" in ask(tools, f"https://other.org:{server.port}/").text
 
 
 def test_proxies_of_the_environment_are_not_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
