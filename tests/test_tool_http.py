@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from agentrl.errors import ConfigError, ToolFault
-from agentrl.tool import ToolResult, tools_of
+from agentrl.tool import Recipe, ToolResult, tools_of
 from agentrl.tools import http as module
 from agentrl.tools.http import Http, Page, Refused, Rules, page_text, public
 
@@ -94,6 +94,13 @@ def says(content: bytes, kind: str = "text/plain", status: int = 200, **headers:
 def ask(tools: Http, url: str, name: str = "http_get", **more: str) -> ToolResult:
     found = {one.name: one for one in tools.tools()}[name]
     return asyncio.run(found.call({"url": url, **more}))
+
+
+def made(table: dict[str, object]) -> object:
+    """The toolset of a run file's table."""
+    recipe = tools_of(table)
+    assert isinstance(recipe, Recipe)
+    return recipe.make()
 
 
 # ── pages ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -465,8 +472,9 @@ def test_answers_that_are_no_http() -> None:
         ({"hosts": ["example.org"], "timeout_s": 0}, r"http\.timeout_s: wanted above 0; got 0"),
         ({"hosts": ["example.org"], "max_chars": 9000}, "wanted at most 7000"),
         ({"hosts": ["example.org"], "methods": ["PUT"]}, "methods"),
+        ({}, r"tools\.Http\.hosts is missing"),
     ],
 )
 def test_wrong_options(options: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        tools_of({"name": "http", **options})
+        made({"name": "http", **options})

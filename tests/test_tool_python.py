@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentrl.errors import ConfigError, ToolFault
-from agentrl.tool import ToolResult, tools_of
+from agentrl.tool import Recipe, ToolResult, tools_of
 from agentrl.tools import python as module
 from agentrl.tools.python import PROPERTIES, Python, isolation, shown
 from agentrl.tools.sandbox import containers, seccomp, system
@@ -34,6 +34,13 @@ def call(tools: Python, code: str) -> ToolResult:
             tools.close()
 
     return asyncio.run(once())
+
+
+def made(table: dict[str, object]) -> object:
+    """The toolset of a run file's table."""
+    recipe = tools_of(table)
+    assert isinstance(recipe, Recipe)
+    return recipe.make()
 
 
 # ── what the model sees ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,13 +181,13 @@ def test_a_layer_that_fails_later_stops_the_program(tmp_path: Path) -> None:
         ({"output_chars": 9000}, "python.output_chars: wanted at most 7000; got 9000"),
         ({"require": ["networks"]}, "python.require: no property 'networks'. Did you mean 'network'?"),
         ({"interpreter": "/no/python"}, "python.interpreter: no program /no/python"),
-        ({"backend": "vm"}, "tools.python.backend: input should be 'process', 'docker' or 'podman'; got 'vm'"),
-        ({"memory": 5}, "tools.python has no parameter 'memory'. Did you mean 'memory_mb'?"),
+        ({"backend": "vm"}, "tools.Python.backend: input should be 'process', 'docker' or 'podman'; got 'vm'"),
+        ({"memory": 5}, "tools.Python has no parameter 'memory'. Did you mean 'memory_mb'?"),
     ],
 )
 def test_wrong_options(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        tools_of({"name": "python", **wrong})
+        made({"name": "python", **wrong})
     assert str(raised.value) == message
 
 
