@@ -450,6 +450,7 @@ def test_nothing_of_a_call_is_seen_by_the_next(play: Play, mode: str) -> None:
 # ── the interpreter's own ways to end ────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.slow
 def test_crashes(play: Play) -> None:
     ended = play("import ctypes\nctypes.string_at(0)")
     assert ended.exit_code == -signal.SIGSEGV
