@@ -241,7 +241,7 @@ class Watch:
         self.deadline = time.monotonic() + limits.wall_s
 
     def to_the_end(self, stop: Stop | None) -> None:
-        """Returns when report and output have ended: no process holds them any more."""
+        """Returns when report and output have ended, or the output is too long and the report has ended."""
         with selectors.DefaultSelector() as selector:
             pipes = [pipe for pipe in (self.report, self.output) if pipe is not None]
             for pipe in [*pipes, *([] if stop is None else [stop.asked])]:
@@ -260,14 +260,15 @@ class Watch:
                         open_pipes -= 1
 
     def read(self, pipe: int) -> bool:
-        """Takes what has come; whether more may come."""
+        """Takes what has come; whether to read on."""
         data = os.read(pipe, CHUNK)
         if pipe == self.report:
             self.reports += data
         else:
             self.collector.add(data)
-            if self.collector.n_bytes > self.limits.output_bytes and not self.why:
+            if self.collector.n_bytes > self.limits.output_bytes:
                 self.stop("output")
+                return False  # what it still writes until its end is of no interest
         return bool(data)
 
     def stop(self, why: str) -> None:
