@@ -41,8 +41,8 @@ def png(study: Study) -> bytes:
         row[0].set_ylim(n_rows - 0.4, -0.6)
     figure.supxlabel(
         f"{study.groups} groups of {study.group_size} episodes a scenario; bars are 95 % intervals. Above: the angle between the "
-        "mean estimate and the true gradient, orange where it is beyond chance.\nBelow: how many groups it takes until the noise of "
-        "the gradient is as long as its signal, relative to rloo; a triangle lies beyond the axis.",
+        "mean estimate and the true gradient, orange where it is beyond chance.\nBelow: how many groups it takes until the "
+        "noise of the gradient is as long as its signal, relative to rloo; a triangle lies beyond the axis.",
         fontsize=9,
     )
     buffer = io.BytesIO()
