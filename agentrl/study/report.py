@@ -9,7 +9,7 @@ import numpy as np
 from agentrl.study.credit import Result, Study
 from agentrl.study.estimators import ESTIMATORS, GROUPS_PER_UPDATE
 from agentrl.study.hypotheses import ERROR, Hypothesis, hypotheses
-from agentrl.study.measure import Estimate
+from agentrl.study.measure import Estimate, angle
 
 NUMBERS = (
     "scale",
@@ -25,7 +25,7 @@ NUMBERS = (
 READING = """How to read it. The truth comes from dynamic programming over the tree. ĝ is the policy gradient that an estimator's
 advantages induce, g the true one.
 
-- cosine: between E[ĝ] and g. 1 is unbiased in direction; an asterisk marks a bias beyond its interval.
+- angle: between E[ĝ] and g, and its cosine. 0° is unbiased in direction; an asterisk marks a bias beyond its interval.
 - groups: the variance of ĝ of one group over (c |g|)², with c the scale: after so many groups the noise is as long as the
   signal. Fewer is better.
 - scale c: the slope of E[ĝ] on g. A step size takes it up; it is (G-1)/G where a trajectory is in its own baseline, and
@@ -42,7 +42,7 @@ def summary(study: Study) -> str:
     """The hypotheses and a table of all estimators, as Markdown."""
     parts = [
         f"# Bias and variance of credit\n\n{_setting(study)}\n\n{READING}",
-        f"## Overview: cosine / groups\n\n{overview(study)}",
+        f"## Overview: angle / groups\n\n{overview(study)}",
         hypotheses_text(hypotheses(study.results)),
     ]
     return "\n\n".join(parts)
@@ -84,7 +84,7 @@ def overview(study: Study) -> str:
         for result in study.results.values():
             measured = result.measured[label]
             star = "*" if measured.direction_bias.interval()[0] > 0 else ""
-            cells.append(f"{measured.cosine[0]:.3f}{star} / {_short(measured.groups.value)}")
+            cells.append(f"{angle(measured.direction_bias.value):.1f}°{star} / {_short(measured.groups.value)}")
         rows.append([name, *cells])
     return _table(["estimator", *study.results], rows)
 
