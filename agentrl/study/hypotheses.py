@@ -193,7 +193,7 @@ def anchors(results: Results) -> Hypothesis:
 def critic(results: Results) -> Hypothesis:
     """What exact values would give."""
     return Hypothesis(
-        "With exact values one-turn advantages are unbiased and less noisy than any outcome broadcast without bias",
+        "With exact values one-turn advantages are unbiased and less noisy than RLOO",
         "r + V' - V has the advantage as its mean and carries the luck of one transition only. A learned critic is not exact: "
         "this is the most that one could give.",
         [
