@@ -21,7 +21,18 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 LINKED = ("envs", "tools", "configs")
-HEAVY = ("torch", "transformers", "accelerate", "peft", "vllm", "ray", "playwright", "alfworld", "textworld")
+HEAVY = (
+    "torch",
+    "transformers",
+    "accelerate",
+    "peft",
+    "vllm",
+    "ray",
+    "playwright",
+    "alfworld",
+    "textworld",
+    "matplotlib",
+)
 WITHOUT_EDITABLE = (
     "import sys; sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]"
 )
