@@ -63,33 +63,46 @@ def _kept(place: str, state: Any) -> Any:
     return state
 
 
+def check_scores(methods: Methods, tasks: Sequence[Task]) -> None:
+    """Lets score methods that have ``check(tasks)`` refuse a run before its first rollout; ``tasks``: one of each environment."""
+    for method in methods.scores:
+        if hasattr(method, "check"):
+            method.check(tasks)
+
+
 def score(methods: Methods, trajectories: Sequence[Trajectory]) -> None:
     """Adds each score method's part to ``Trajectory.rewards``. A method that meets an outage at every try is a fault of the
-    machinery, as is a score of None: such trajectories are taken out. Any other error is a bug, and is raised.
+    machinery, as is a score of None: such trajectories are taken out, and later methods are not asked about them. Any other error
+    is a bug, and is raised.
 
     Raises ConfigError for scores that are not one finite number a trajectory.
     """
     names = [type(method).__name__ for method in methods.scores]
     for place, method in enumerate(methods.scores):
-        name = names[place] if names[place] not in names[:place] else f"{names[place]}_{place}"
-        for attempt in range(TRIES):
-            try:
-                values = [None if value is None else float(value) for value in run_to_end(method(trajectories))]
-            except OUTAGES as error:
-                if attempt + 1 == TRIES:
-                    for trajectory in trajectories:
-                        trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name}: {error!r}"
-                continue
-            if len(values) != len(trajectories) or not all(value is None or math.isfinite(value) for value in values):
-                raise ConfigError(
-                    f"{name} must give one finite score for each of {len(trajectories)} trajectories, got {values!r:.80}"
-                )
-            for trajectory, value in zip(trajectories, values, strict=True):
-                if value is None:
-                    trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name} gave no score"
-                else:
-                    trajectory.rewards[name] = value
-            break
+        asked = [trajectory for trajectory in trajectories if not trajectory.outcome.is_fault]
+        if asked:
+            _score(method, names[place] if names[place] not in names[:place] else f"{names[place]}_{place}", asked)
+
+
+def _score(method: Any, name: str, trajectories: Sequence[Trajectory]) -> None:
+    for attempt in range(TRIES):
+        try:
+            values = [None if value is None else float(value) for value in run_to_end(method(trajectories))]
+        except OUTAGES as error:
+            if attempt + 1 == TRIES:
+                for trajectory in trajectories:
+                    trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name}: {error!r}"
+            continue
+        if len(values) != len(trajectories) or not all(value is None or math.isfinite(value) for value in values):
+            raise ConfigError(
+                f"{name} must give one finite score for each of {len(trajectories)} trajectories, got {values!r:.80}"
+            )
+        for trajectory, value in zip(trajectories, values, strict=True):
+            if value is None:
+                trajectory.outcome, trajectory.error = Outcome.ENV_FAULT, f"{name} gave no score"
+            else:
+                trajectory.rewards[name] = value
+        break
 
 
 @dataclass(slots=True)

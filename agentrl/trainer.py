@@ -69,6 +69,7 @@ class Trainer:
         self.scenes = Scenes.of(config)
         self.tasks = self.scenes.tasks
         self.methods = build.methods(config.algorithm, state_keys=self.scenes.state_keys)
+        stages.check_scores(self.methods, [scene.tasks[0] for scene in self.scenes.all])
         self.models = build.models(config, self.scenes.pools)
         seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
         told = [seat.agent.describe() for seat in seats.values() if isinstance(seat.agent, ChatAgent)]

@@ -51,7 +51,7 @@ class Renderer:
             raise ConfigError("the model's tokenizer has no chat template; save one with it (tokenizer.chat_template)")
         self.tokenizer = tokenizer
         self.options = dict(options or {})
-        self._frames: dict[tuple[str, ...], list[list[int]]] = {}
+        self._frames: dict[tuple[tuple[str, ...], bool], list[list[int]]] = {}
         self._anchor: list[int] = []
         if _adds_a_space(tokenizer):
             self._anchor = self._encoded(ANCHOR)
@@ -71,9 +71,9 @@ class Renderer:
             self._traits[system] = probe(self._write, system=system)
         return self._traits[system]
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a whole conversation, [P], ready for the model to answer."""
-        return self._fill(self._frame(_roles(messages)), messages)
+    def prompt(self, messages: Sequence[Message], *, opens: bool = True) -> list[int]:
+        """Ids of a whole conversation, [P], ready for the model to answer, or where nothing ``opens`` as it ended."""
+        return self._fill(self._frame(_roles(messages), opens=opens), messages)
 
     def extend(self, ids: Sequence[int], completion: Sequence[int], messages: Sequence[Message]) -> list[int]:
         """``ids + completion`` followed by what closes the model's turn and by the new ``messages``, [P]. The turn's
@@ -172,17 +172,17 @@ class Renderer:
             return ids[len(anchor) :]
         return list(self.tokenizer(text, add_special_tokens=False, **how)["input_ids"])
 
-    def _frame(self, roles: tuple[str, ...]) -> list[list[int]]:
+    def _frame(self, roles: tuple[str, ...], *, opens: bool = True) -> list[list[int]]:
         """Ids before, between and after the texts of messages with these roles: len(roles) + 1 lists."""
-        known = self._frames.get(roles)
+        known = self._frames.get((roles, opens))
         if known is not None:
             return known
-        pieces = self._pieces(roles, add_generation_prompt=True)
+        pieces = self._pieces(roles, add_generation_prompt=opens)
         order = [int(piece) for piece in pieces[1::2]]
         if order != list(range(len(roles))):
             raise ConfigError(f"the model's chat template drops or reorders messages with the roles {'/'.join(roles)}")
         frame = [self._encode_markup(piece) if piece else [] for piece in pieces[0::2]]
-        self._frames[roles] = frame
+        self._frames[roles, opens] = frame
         return frame
 
     def _pieces(self, roles: tuple[str, ...], *, add_generation_prompt: bool) -> list[str]:
