@@ -46,6 +46,16 @@ def test_a_papers_run_file_has_the_numbers_of_the_released_code(name: str) -> No
     assert config.only_env.max_turns == 50 and config.only_env.options == {"difficulty": "full", "reward_scale": 10.0}
     assert algorithm.sampler == {"name": "uniform", "tasks": 16, "group_size": 8}
     assert (algorithm.samples_per_update, algorithm.epochs, algorithm.old_logprobs) == (256, 1, "learner")
+    assert algorithm.rewards == [{"name": "invalid_action", "coef": 0.1}] and algorithm.scores == []
+    assert algorithm.loss == {
+        "name": "ppo_clip", "low": 0.2, "high": 0.2, "dual_clip": 3.0, "aggregate": "token_mean",
+    }  # fmt: skip
+    assert algorithm.regularizers == [
+        {"name": "kl", "estimator": "k3", "coef": 0.01, "clamp": 10.0},
+        {"name": "entropy", "coef": 0.001},
+    ]
+    assert config.model.dtype == "bfloat16" and config.model.gradient_checkpointing
+    assert (optimizer.betas, optimizer.warmup) == ((0.9, 0.999), 0)
     assert (optimizer.lr, optimizer.weight_decay, optimizer.max_grad_norm, optimizer.schedule) == (
         1e-6,
         0.01,
@@ -65,6 +75,23 @@ def test_the_two_differ_in_credit_alone() -> None:
     one, other = (configs.flat(load(name).model_dump()) for name in NAMES)
     differing = {key for key in {*one, *other} if one.get(key) != other.get(key)}
     assert {key for key in differing if not key.startswith("algorithm.credit.")} == {"run.name"}
+
+
+def test_the_entropy_bonus_lowers_the_loss() -> None:
+    """The released code subtracts it: loss = policy loss - 0.001 H + 0.01 KL."""
+    torch = pytest.importorskip("torch")
+    from agentrl import build
+    from agentrl.algorithms.inputs import LossInputs
+
+    kl, bonus = build.methods(load(NAMES[0]).algorithm, state_keys=True).regularizers
+    zeros, entropy = torch.zeros(2), torch.tensor([0.5, 2.0])
+    numbers = torch.zeros(2, dtype=torch.long)
+    inputs = LossInputs(
+        logp=zeros, advantage=zeros, coef=zeros, row=numbers, sequence=numbers, trajectory=numbers, group=numbers,
+        logp_ref=zeros - 1.0, entropy=entropy,
+    )  # fmt: skip
+    torch.testing.assert_close(bonus(inputs), -0.001 * entropy)
+    assert (kl(inputs) > 0).all()
 
 
 @pytest.mark.slow
