@@ -363,16 +363,12 @@ def policy(config: RunConfig, model: Any) -> Any:
             f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
             'use "transformers"'
         )
-    table = config.rollout
-    kept = (
-        {"kv_cache_bytes": int(table.kv_cache_gib * 2**30)}
-        if "kv_cache" in cls.capabilities and _appends(config)
-        else {}
-    )
-    return cls(model, root_seed=config.run.seed, batch_size=table.batch_size, **kept)
+    kept = {"kv_cache_bytes": kv_cache_bytes(config)} if "kv_cache" in cls.capabilities else {}
+    return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size, **kept)
 
 
-def _appends(config: RunConfig) -> bool:
-    """Whether keys and values are kept between turns: where prompts do not grow, that only costs."""
+def kv_cache_bytes(config: RunConfig) -> int:
+    """The bound of the keys and values that are kept between turns; 0 where prompts do not grow, because that only costs."""
     names = [config.agent_of(table).memory.get("name") for table in config.env]
-    return config.rollout.kv_cache and any(registry.get("memory", str(name)).appends for name in names)
+    kept = config.rollout.kv_cache and any(registry.get("memory", str(name)).appends for name in names)
+    return int(config.rollout.kv_cache_gib * 2**30) if kept else 0

@@ -8,6 +8,7 @@ from typing import Any
 
 from agentrl import build, stages
 from agentrl.agents import Append, ChatAgent, View
+from agentrl.algorithms.method import columns
 from agentrl.chat import Renderer, build_tokenizer
 from agentrl.chat.tokenizers import is_folder
 from agentrl.config import RunConfig
@@ -30,13 +31,15 @@ def dry_run(config: RunConfig) -> list[str]:
     states = stages.initial_states(methods, config.run.seed)
     requests = methods.sampler.propose(states.get("sampler"), 0, scenes.tasks)
     renderer, counted = _renderer(config, scenes)
-    shape, found = estimate.shape_of(config.model.path, config.model.config, len(renderer.tokenizer))
+    adapter = None if config.model.lora is None else config.model.lora.model_dump(exclude={"dropout"})
+    shape, found = estimate.shape_of(config.model.path, config.model.config, len(renderer.tokenizer), adapter)
     turns = upper_bound(config, scenes, requests, renderer, shape.positions)
     scenes.close()
     device, reference = build.device(config), methods.needs("logp_ref")
-    needed, fits = _memory(config, shape, turns, device, reference)
+    needed, fits = _memory(shape, turns, plan_of(config, methods, turns, device), device)
+    beside = f" and {shape.n_adapter:,} of an adapter" if shape.n_adapter else ""
     return [
-        f"model     {config.model.path or 'built from model.config'}: {shape.kind}, {shape.n_parameters:,} parameters, "
+        f"model     {config.model.path or 'built from model.config'}: {shape.kind}, {shape.n_parameters:,} parameters{beside}, "
         f"{shape.layers} layers of width {shape.hidden:,}; by {found}",
         f"iteration at most {turns.episodes:,} episodes, {turns.turns:,} turns, {turns.samples:,} samples of up to "
         f"{turns.longest:,} tokens{counted}",
@@ -46,22 +49,37 @@ def dry_run(config: RunConfig) -> list[str]:
     ]
 
 
-def _memory(config: RunConfig, shape: Any, turns: Any, device: str, reference: bool) -> tuple[list[str], bool]:
+def plan_of(config: RunConfig, methods: build.Methods, turns: Any, device: str) -> Any:
+    """The ``estimate.Plan`` of a run file."""
+    from agentrl.learning.estimate import Plan, is_adapter
+
+    live = min(config.rollout.live(config.env), turns.episodes)
+    return Plan(
+        token_budget=config.optimizer.token_budget,
+        rows=min(config.rollout.batch_size, live),
+        dtype=config.model.dtype,
+        reference=methods.needs("logp_ref"),
+        continued=config.model.path is not None and is_adapter(config.model.path),
+        cuda=device == "cuda",
+        gradient_checkpointing=config.model.gradient_checkpointing,
+        logit_chunk=config.optimizer.logit_chunk,
+        entropy_gradient=any("entropy" in columns(method) for method in methods.of_update()),
+        kept_rows=live,
+        kept_bytes=build.kv_cache_bytes(config),
+    )
+
+
+def _memory(shape: Any, turns: Any, plan: Any, device: str) -> tuple[list[str], bool]:
     """Lines, and whether the run fits."""
     from agentrl.learning import estimate
 
-    parts = estimate.memory(
-        shape,
-        turns,
-        dtype=config.model.dtype,
-        reference=reference,
-        token_budget=config.optimizer.token_budget,
-        rows=min(config.rollout.batch_size, config.rollout.live(config.env), turns.episodes),
-    )
+    parts = estimate.memory(shape, turns, plan)
     needed, free = estimate.peak(parts), estimate.available(device)
     fits = free is None or needed <= free
     shown = "an unknown amount" if free is None else estimate.amount(free, estimate.SIZES)
-    head = f"memory    at least {estimate.amount(needed, estimate.SIZES)} at a time, {shown} free on this machine ({device})"
+    head = (
+        f"memory    about {estimate.amount(needed, estimate.SIZES)} at a time, {shown} free on this machine ({device})"
+    )
     return [head + ("" if fits else ": IT DOES NOT FIT"), *estimate.table(parts, estimate.SIZES)], fits
 
 
@@ -69,7 +87,9 @@ def _time(config: RunConfig, shape: Any, turns: Any, device: str, reference: boo
     from agentrl.learning import estimate
 
     scorings = int(config.algorithm.old_logprobs == "learner") + int(reference)
-    work = estimate.operations(shape, turns, scorings=scorings, epochs=config.algorithm.epochs)
+    again = config.model.gradient_checkpointing
+    epochs = config.algorithm.epochs
+    work = estimate.operations(shape, turns, scorings=scorings, epochs=epochs, gradient_checkpointing=again)
     speed = estimate.matmul_speed(device, config.model.dtype)
     seconds = sum(value for value, _ in work.values()) / speed
     one, whole = (estimate.amount(span, estimate.SPANS) for span in (seconds, seconds * config.run.iterations))
