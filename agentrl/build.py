@@ -4,7 +4,7 @@ found here, before a run folder exists."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -56,10 +56,15 @@ class Methods:
         """The loss and the regularizers."""
         yield from (self.loss, *self.regularizers)
 
-    def needs(self, column: str) -> bool:
-        """Whether any method reads a column."""
-        methods = (*self.rewards, *self.credit, *self.token_weights, self.loss, *self.regularizers)
-        return any(column in columns(method) for method in methods)
+    def of_turns(self, names: Iterable[str]) -> set[str]:
+        """Those of these columns of the turn table that a reward or credit method reads."""
+        return {name for method in (*self.rewards, *self.credit) for name in columns(method)} & set(names)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any method reads the log-probs of the reference policy, or what is measured by them."""
+        tokens = (*self.token_weights, self.loss, *self.regularizers)
+        return any("logp_ref" in columns(method) for method in tokens) or bool(self.of_turns({"kl"}))
 
 
 def env_pool(table: EnvTable, **changes: Any) -> EnvPool:

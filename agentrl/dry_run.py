@@ -33,7 +33,7 @@ def dry_run(config: RunConfig) -> list[str]:
     shape, found = estimate.shape_of(config.model.path, config.model.config, len(renderer.tokenizer))
     turns = upper_bound(config, scenes, requests, renderer, shape.positions)
     scenes.close()
-    device, reference = build.device(config), methods.needs("logp_ref")
+    device, reference = build.device(config), methods.needs_reference
     needed, fits = _memory(config, shape, turns, device, reference)
     return [
         f"model     {config.model.path or 'built from model.config'}: {shape.kind}, {shape.n_parameters:,} parameters, "
