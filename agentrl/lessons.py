@@ -19,6 +19,7 @@ from agentrl.algorithms import TurnTable
 from agentrl.algorithms.audit import audit
 from agentrl.algorithms.method import MEASURED_COLUMNS, WHOLE, scope
 from agentrl.config import AlgorithmTable, RunConfig
+from agentrl.errors import CheckpointError
 from agentrl.learning.samples import Sample, make_samples
 from agentrl.types import Trajectory
 
@@ -37,16 +38,22 @@ class Lesson:
 
 @dataclass
 class Lessons:
-    """Makes an iteration's lesson and trains on it."""
+    """Makes an iteration's lesson and trains on it. ``responses``: what the policy last answered on each task, where a method
+    needs to know how far it moved since."""
 
     config: RunConfig
     methods: build.Methods
     learner: Any
+    responses: Any = None  # learning.responses.LastResponses
 
     @classmethod
     def of(cls, config: RunConfig, methods: build.Methods, model: Any) -> Lessons:
         """With a learner of ``model``."""
-        return cls(config, methods, _learner(config, methods, model))
+        from agentrl.learning.responses import LastResponses
+
+        learner = _learner(config, methods, model)
+        remembers = any(getattr(method, "needs_probe", False) for _, method in methods.named())
+        return cls(config, methods, learner, LastResponses(learner) if remembers else None)
 
     # ── credit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,6 +95,10 @@ class Lessons:
         result["n_updates"] = self.learner.n_updates
         return result
 
+    def probe(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
+        """What methods that remember are told besides the metrics, after the updates: see ``stages.observe``."""
+        return {} if self.responses is None else {"policy_shift": self.responses.moved(trajectories)}
+
     def _parts(self, samples: Sequence[Sample], table: TurnTable, rng: np.random.Generator) -> Iterator[list[int]]:
         """Indices of the samples of each update, shuffled; where the loss compares members of a group, no group is cut."""
         whole = any(scope(method) in WHOLE for method in self.methods.of_update())
@@ -98,6 +109,25 @@ class Lessons:
         together = list(units.values())
         for part in np.array_split(order, min(n_updates(len(samples), self.config.algorithm), len(units))):
             yield [index for place in part for index in together[place]]
+
+    # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume needs besides the policy's weights."""
+        state = self.learner.state_dict()
+        return state if self.responses is None else {**state, "responses": self.responses.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises CheckpointError for the state of another run."""
+        self.learner.load_state_dict(dict(state))
+        if self.responses is not None:
+            self.responses.load_state_dict(_part(state, "responses"))
+
+
+def _part(state: Mapping[str, Any], name: str) -> Any:
+    if name not in state:
+        raise CheckpointError(f"the checkpoint cannot be resumed from: it has no {name}")
+    return state[name]
 
 
 def n_updates(n_samples: int, table: AlgorithmTable) -> int:

@@ -111,7 +111,7 @@ class Trainer:
         if missing := {"iteration", "seed", "states", "results", "seconds"} - set(state):
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
         checkpoint.load_weights(self.models.model, latest)
-        self.learner.load_state_dict(training)
+        self.lessons.load_state_dict(training)
         self.policy.version = self.learner.n_updates
         self.iteration = state["iteration"]
         self.states = state["states"]
@@ -169,9 +169,10 @@ class Trainer:
         with self.timed("training"):
             if lesson is not None:
                 metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
-        self.policy.version = self.learner.n_updates
+            self.policy.version = self.learner.n_updates
+            probe = {**metrics, **self.lessons.probe(trajectories)}
         remembered = stages.states_of_credit(self.states)
-        self.states = stages.observe(self.methods, self.states, trajectories, metrics)
+        self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with self.timed("storage"):
             if remembered:
                 self.folder.add_states(self.iteration, remembered)
@@ -305,7 +306,7 @@ class Trainer:
             self.iteration,
             model=self.models.model,
             tokenizer=self.models.tokenizer,
-            training=self.learner.state_dict(),
+            training=self.lessons.state_dict(),
             state=state,
             keep=self.config.checkpoint.keep,
         )

@@ -56,7 +56,7 @@ class TokenData:
     weight: np.ndarray | None = None  # of the token weights, in the update under way; None: 1
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], advantages: np.ndarray, table: TurnTable | None) -> TokenData:
+    def of(cls, samples: Sequence[Sample], advantages: np.ndarray | None, table: TurnTable | None) -> TokenData:
         """``advantages [K]`` by table row; group codes come from the table (without one: all 0)."""
         positions = [sample.positions() for sample in samples]
         counts = np.array([len(p) for p in positions], dtype=np.int64)
@@ -77,7 +77,7 @@ class TokenData:
             group=group,
             temperature=gather("temperature"),
             logp_sampler=gather("logprobs"),
-            advantage=np.asarray(advantages, dtype=np.float64)[row],
+            advantage=np.zeros(len(row)) if advantages is None else np.asarray(advantages, dtype=np.float64)[row],
             start=np.concatenate([[0], np.cumsum(counts)]),
         )
 
@@ -172,8 +172,7 @@ class Learner:
     def score(self, samples: Sequence[Sample], *, entropy: bool = False) -> Scores:
         """The log-probs of the old and the reference policy before an iteration's first update; the entropies of the old one where
         asked for."""
-        n_rows = 1 + max((int(sample.row.max()) for sample in samples), default=-1)
-        data = TokenData.of(samples, np.zeros(n_rows), None)
+        data = TokenData.of(samples, None, None)
         trusted = self.old_logprobs == "sampler" and not np.isnan(data.logp_sampler).any()
         found = Scores(data.row, data.logp_sampler.copy())
         if entropy or not trusted:
