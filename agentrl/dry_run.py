@@ -26,7 +26,7 @@ def dry_run(config: RunConfig) -> list[str]:
     from agentrl.learning import estimate
 
     scenes = Scenes.of(config)
-    methods = build.methods(config.algorithm, state_keys=scenes.state_keys)
+    methods = build.methods(config.algorithm, state_keys=scenes.state_keys, critic=config.critic is not None)
     states = stages.initial_states(methods, config.run.seed)
     requests = methods.sampler.propose(states.get("sampler"), 0, scenes.tasks)
     renderer, counted = _renderer(config, scenes)

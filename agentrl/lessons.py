@@ -18,7 +18,7 @@ from agentrl import build, seeding, stages
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.audit import audit
 from agentrl.algorithms.method import MEASURED_COLUMNS, WHOLE, scope
-from agentrl.config import AlgorithmTable, RunConfig
+from agentrl.config import AlgorithmTable, CriticTable, RunConfig
 from agentrl.errors import CheckpointError
 from agentrl.learning.samples import Sample, make_samples
 from agentrl.types import Trajectory
@@ -33,6 +33,7 @@ class Lesson:
     table: TurnTable
     advantages: np.ndarray
     scores: Any = None  # learning.learner.Scores
+    prompts: Any = None  # learning.critic.Prompts: what the critic read
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -44,16 +45,18 @@ class Lessons:
     config: RunConfig
     methods: build.Methods
     learner: Any
+    critic: Any = None  # learning.critic.Critic
     responses: Any = None  # learning.responses.LastResponses
 
     @classmethod
     def of(cls, config: RunConfig, methods: build.Methods, model: Any) -> Lessons:
-        """With a learner of ``model``."""
+        """With a learner of ``model``, and a critic made of it as it is now where the run file has one."""
         from agentrl.learning.responses import LastResponses
 
+        critic = None if config.critic is None else _critic(config, config.critic, model)
         learner = _learner(config, methods, model)
         remembers = any(getattr(method, "needs_probe", False) for _, method in methods.named())
-        return cls(config, methods, learner, LastResponses(learner) if remembers else None)
+        return cls(config, methods, learner, critic, LastResponses(learner) if remembers else None)
 
     # ── credit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -63,8 +66,12 @@ class Lessons:
         wanted = self.methods.of_turns(MEASURED_COLUMNS)
         scores = self.learner.score(samples, entropy="entropy" in wanted) if wanted else None
         further = {name: _measured(name, scores, n_turns) for name in sorted(wanted)}
+        prompts = None
+        if self.critic is not None:
+            prompts = self.critic.read(members)
+            further["value"] = prompts.by_turn(self.critic.values(prompts))
         table, advantages = stages.assign_credit(self.methods, states, members, further)
-        lesson = Lesson(samples, table, advantages, scores, audit(table, advantages))
+        lesson = Lesson(samples, table, advantages, scores, prompts, audit(table, advantages))
         if samples:
             lesson.metrics["samples/per_episode"] = len(samples) / len(members)
             lesson.metrics["advantage/zero_fraction"] = float(np.mean(advantages == 0))
@@ -93,7 +100,24 @@ class Lessons:
             name: value for name, value in measured[0].items() if name.startswith("sampler_gap")
         }  # before any step
         result["n_updates"] = self.learner.n_updates
-        return result
+        return result | (self._update_critic(lesson, len(measured), iteration) if self.critic is not None else {})
+
+    def _update_critic(self, lesson: Lesson, n_updates: int, iteration: int) -> dict[str, float]:
+        """The critic's updates, as many as the policy's where the run file does not say; the mean of their metrics. The explained
+        variance is that of the values before them, which is what credit was computed with."""
+        from agentrl.learning.critic import explained_variance
+
+        settings, prompts = self.config.critic or CriticTable(), lesson.prompts
+        old, returns = (lesson.table[name][prompts.row] for name in ("value", "returns"))
+        epochs = settings.epochs or self.config.algorithm.epochs
+        parts = settings.updates_per_iteration or n_updates // self.config.algorithm.epochs
+        measured: list[Mapping[str, float]] = []
+        for epoch in range(epochs):
+            order = seeding.stream(self.config.run.seed, "critic", iteration, epoch).permutation(len(prompts.histories))
+            for part in np.array_split(order, min(parts, len(order))):
+                measured.append(self.critic.update(prompts, old, returns, part.tolist()))
+        result = {name: float(np.mean([m[name] for m in measured])) for name in measured[0]}
+        return {**result, "value/explained_variance": explained_variance(old, returns), "value/mean": float(old.mean())}
 
     def probe(self, trajectories: Sequence[Trajectory]) -> dict[str, Any]:
         """What methods that remember are told besides the metrics, after the updates: see ``stages.observe``."""
@@ -114,20 +138,20 @@ class Lessons:
 
     def state_dict(self) -> dict[str, Any]:
         """What a resume needs besides the policy's weights."""
-        state = self.learner.state_dict()
-        return state if self.responses is None else {**state, "responses": self.responses.state_dict()}
+        return self.learner.state_dict() | {name: part.state_dict() for name, part in self._kept_parts()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises CheckpointError for the state of another run."""
         self.learner.load_state_dict(dict(state))
-        if self.responses is not None:
-            self.responses.load_state_dict(_part(state, "responses"))
+        for name, part in self._kept_parts():
+            if name not in state:
+                raise CheckpointError(f"the checkpoint cannot be resumed from: it has no {name}")
+            part.load_state_dict(state[name])
 
-
-def _part(state: Mapping[str, Any], name: str) -> Any:
-    if name not in state:
-        raise CheckpointError(f"the checkpoint cannot be resumed from: it has no {name}")
-    return state[name]
+    def _kept_parts(self) -> list[tuple[str, Any]]:
+        """What a checkpoint holds besides the learner."""
+        parts = (("critic", self.critic), ("responses", self.responses))
+        return [(name, part) for name, part in parts if part is not None]
 
 
 def n_updates(n_samples: int, table: AlgorithmTable) -> int:
@@ -157,4 +181,18 @@ def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
         **build.memory_fields(config),
         old_logprobs=config.algorithm.old_logprobs,
         with_reference=methods.needs_reference,
+    )
+
+
+def _critic(config: RunConfig, table: CriticTable, model: Any) -> Any:
+    from agentrl.learning.critic import Critic
+    from agentrl.learning.learner import OptimizerSettings
+
+    own = {"lr": table.lr, "warmup": table.warmup, "max_grad_norm": table.max_grad_norm, "schedule": "constant"}
+    return Critic(
+        policy=model,
+        loss=build.critic_loss(table),
+        settings=OptimizerSettings(**{**build.optimizer_fields(config), **own}),
+        token_budget=config.optimizer.token_budget,
+        gradient_checkpointing=config.model.gradient_checkpointing,
     )

@@ -65,7 +65,9 @@ class Trainer:
         self.iteration = 0
         self.scenes = Scenes.of(config)
         self.tasks = self.scenes.tasks
-        self.methods = build.methods(config.algorithm, state_keys=self.scenes.state_keys)
+        self.methods = build.methods(
+            config.algorithm, state_keys=self.scenes.state_keys, critic=config.critic is not None
+        )
         self.models = build.models(config, self.scenes.pools)
         seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
         told = [seat.agent.describe() for seat in seats.values() if isinstance(seat.agent, ChatAgent)]
