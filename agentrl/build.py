@@ -224,6 +224,7 @@ def methods(table: AlgorithmTable, *, state_keys: bool, critic: bool = False) ->
     check_columns(order, ({"state"} if state_keys else set()) | ({"value"} if critic else set()))
     if critic:
         _check_critic(found)
+    _check_filters(found)
     if found.token_weights and scope(found.loss) in WHOLE and "coef" not in columns(found.loss):
         raise ConfigError(
             f"algorithm.token_weights scale the losses of tokens, and {type(found.loss).__name__} gives one number for the "
@@ -245,6 +246,17 @@ def credit_methods(table: AlgorithmTable) -> Methods:
         loss=None,
         regularizers=[],
     )
+
+
+def _check_filters(found: Methods) -> None:
+    """Raises ConfigError for a filter that drops the groups that a credit method is for."""
+    for place, method in enumerate(found.filters):
+        taught = next((each for each in found.credit if getattr(each, "teaches_equal", False)), None)
+        if taught is not None and getattr(method, "drops_equal", False):
+            raise ConfigError(
+                f"algorithm.filters[{place}] ({type(method).__name__}) drops the groups of equal rewards, which are what "
+                f"{type(taught).__name__} is for: take the filter out, or use another credit method"
+            )
 
 
 def _check_critic(found: Methods) -> None:

@@ -56,6 +56,7 @@ def _memory(config: RunConfig, shape: Any, turns: Any, device: str, reference: b
         dtype=config.model.dtype,
         reference=reference,
         token_budget=config.optimizer.token_budget,
+        critic=config.critic is not None,
         rows=min(config.rollout.batch_size, config.rollout.live(config.env), turns.episodes),
     )
     needed, free = estimate.peak(parts), estimate.available(device)
@@ -69,7 +70,9 @@ def _time(config: RunConfig, shape: Any, turns: Any, device: str, reference: boo
     from agentrl.learning import estimate
 
     scorings = int(config.algorithm.old_logprobs == "learner") + int(reference)
-    work = estimate.operations(shape, turns, scorings=scorings, epochs=config.algorithm.epochs)
+    epochs = config.algorithm.epochs
+    critic_epochs = 0 if config.critic is None else config.critic.epochs or epochs
+    work = estimate.operations(shape, turns, scorings=scorings, epochs=epochs, critic_epochs=critic_epochs)
     speed = estimate.matmul_speed(device, config.model.dtype)
     seconds = sum(value for value, _ in work.values()) / speed
     one, whole = (estimate.amount(span, estimate.SPANS) for span in (seconds, seconds * config.run.iterations))

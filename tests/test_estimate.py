@@ -133,6 +133,7 @@ def test_the_parts_add_up() -> None:
         8 * n,
         4 * n,
     ]
+    assert found["critic"] == 0 and parts(critic=True)["critic"] == 16 * n
     assert found["logits"] == 1000 // 4 * 50 * 16  # a quarter of the tokens is trained
     assert parts(reference=False)["reference policy"] == 0
     assert (
@@ -141,6 +142,7 @@ def test_the_parts_add_up() -> None:
     told = {name: (size, "") for name, size in found.items()}
     assert estimate.peak(told) == sum(found.values()) - found["KV cache"]
     assert estimate.peak({**told, "KV cache": (10**12, "")}) == 16 * n + 10**12
+    assert estimate.peak({**told, "critic": (7, "")}) == estimate.peak(told) + 7
 
 
 def test_operations_follow_the_tokens() -> None:
@@ -152,6 +154,8 @@ def test_operations_follow_the_tokens() -> None:
         "scoring": 2 * n * 800 * 2,
         "training": 6 * n * 800 * 3,
     }
+    with_critic = estimate.operations(shape, TURNS, scorings=2, epochs=3, critic_epochs=2)
+    assert with_critic["critic"][0] == (2 + 6 * 2) * n * 800
 
 
 def test_this_machine_is_measured() -> None:
@@ -177,6 +181,8 @@ def test_a_dry_run_tells_memory_and_time_and_then_the_run_file(
     assert "at most 8 episodes, 32 turns, 32 samples" in text and "every part of the run was made" in text
     for part in ("weights", "optimiser state", "activations", "KV cache", "generation", "training", "FLOP/s"):
         assert part in text
+    with_critic, _ = told(capsys, str(run_file(tmp_path)), 'algorithm.credit={name="turn_gae"}', "critic.epochs=3")
+    assert "2 N x" in with_critic and "tokens x 3" in with_critic and "every part of the run was made" in with_critic
 
 
 def test_the_bound_holds_for_a_run(tmp_path: Path) -> None:

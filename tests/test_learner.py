@@ -61,7 +61,9 @@ def variants(given: Case) -> list[dict[str, Any]]:
     return [{"token_budget": 1}, {"token_budget": 30}, {"token_budget": 47, "order": turned}, {"order": turned[::-1]}]
 
 
-@pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "turn_mean", "trajectory_mean"])
+@pytest.mark.parametrize(
+    "aggregate", ["token_mean", "sequence_mean", "turn_mean", "trajectory_mean", "trajectory_turn_mean"]
+)
 def test_float64_gradients_are_equal_whatever_the_split_order_and_padding(aggregate: Any) -> None:
     model, given = gpt2("float64"), case()
     loss, reference = gradient(model, given, loss=PPOClip(aggregate=aggregate))

@@ -96,6 +96,8 @@ class Method:
     sees: ClassVar[Literal["round", "iteration"]] = (
         "round"  # of filters: the groups of this round, or all that are kept too
     )
+    drops_equal: ClassVar[bool] = False  # of filters: groups of equal rewards do not get through
+    teaches_equal: ClassVar[bool] = False  # of credit: groups of equal rewards are what it is for
     remedies: ClassVar[Mapping[str, str]] = MappingProxyType({})  # column -> what to do where nobody writes it
 
 

@@ -3,6 +3,7 @@
 A model is laid out on the meta device, so one of any size costs no memory here. The formulas:
 
     weights             parameters x bytes of the dtype (the reference policy: the same once more)
+    critic              weights, gradients and optimiser state of a second model of the policy's size
     gradients           as much as the weights
     optimiser state     AdamW: two values a parameter
     activations         token_budget x layers x (8 h + 4 i + 2 kv) values, 2 h more in 16-bit formats; h hidden, i feed-forward,
@@ -155,9 +156,10 @@ def weights_at_hand(path: str) -> bool:
 
 
 def memory(
-    shape: Shape, turns: Turns, *, dtype: str, reference: bool, token_budget: int, rows: int
+    shape: Shape, turns: Turns, *, dtype: str, reference: bool, token_budget: int, rows: int, critic: bool = False
 ) -> dict[str, tuple[int, str]]:
-    """(bytes, how they come about) of each part. ``rows``: rows of a forward pass in generation."""
+    """(bytes, how they come about) of each part. ``rows``: rows of a forward pass in generation. The critic's activations are no
+    more than the policy's, and are not kept at the same time."""
     size, n = BYTES[dtype], shape.n_parameters
     tokens = max(token_budget, turns.longest)  # a longer sample comes alone
     values = 8 * shape.hidden + 4 * shape.intermediate + 2 * shape.kv + (0 if size == 4 else 2 * shape.hidden)
@@ -167,6 +169,10 @@ def memory(
         "gradients": (n * size, "as the weights"),
         "optimiser state": (2 * n * size, "AdamW: two values a parameter"),
         "reference policy": (n * size if reference else 0, "a frozen copy" if reference else "no method reads it"),
+        "critic": (
+            4 * n * size if critic else 0,
+            "weights, gradients, two values" if critic else "the run file has none",
+        ),
         "activations": (
             tokens * shape.layers * values * size,
             f"{tokens:,} tokens x {shape.layers} layers x {values:,} values x {size} bytes",
@@ -186,7 +192,7 @@ def memory(
 def peak(parts: Mapping[str, tuple[int, str]]) -> int:
     """Bytes needed at a time: generation and training take turns, so the larger of their own parts counts."""
     training = parts["gradients"][0] + parts["activations"][0] + parts["logits"][0]
-    lasting = sum(parts[name][0] for name in ("weights", "optimiser state", "reference policy"))
+    lasting = sum(parts[name][0] for name in ("weights", "optimiser state", "reference policy", "critic"))
     return lasting + max(training, parts["KV cache"][0])
 
 
@@ -221,10 +227,20 @@ def _cgroup() -> int | None:
 # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def operations(shape: Shape, turns: Turns, *, scorings: int, epochs: int) -> dict[str, tuple[float, str]]:
+def operations(
+    shape: Shape, turns: Turns, *, scorings: int, epochs: int, critic_epochs: int = 0
+) -> dict[str, tuple[float, str]]:
     """(floating-point operations of an iteration, how they come about). ``scorings``: how often log-probs are computed without a
-    gradient: once for the old policy where the learner recomputes it, once for the reference."""
+    gradient: once for the old policy where the learner recomputes it, once for the reference. ``critic_epochs``: 0 without a
+    critic, which reads every turn once more before it is trained."""
     n = shape.n_computing
+    read = f"{turns.trained_on:,} tokens"
+    critic = {
+        "critic": (
+            (2.0 + 6.0 * critic_epochs) * n * turns.trained_on,
+            f"2 N x {read} + 6 N x {read} x {critic_epochs}",
+        )
+    }
     return {
         "generation": (
             2.0 * n * (turns.read + turns.sampled),
@@ -232,6 +248,7 @@ def operations(shape: Shape, turns: Turns, *, scorings: int, epochs: int) -> dic
         ),
         "scoring": (2.0 * n * scorings * turns.trained_on, f"2 N x {turns.trained_on:,} tokens x {scorings}"),
         "training": (6.0 * n * epochs * turns.trained_on, f"6 N x {turns.trained_on:,} tokens x {epochs}"),
+        **(critic if critic_epochs else {}),
     }
 
 
