@@ -107,7 +107,8 @@ class Lessons:
         variance is that of the values before them, which is what credit was computed with."""
         from agentrl.learning.critic import explained_variance
 
-        settings, prompts = self.config.critic or CriticTable(), lesson.prompts
+        settings, prompts = self.config.critic, lesson.prompts
+        assert settings is not None, "a critic is made of its table"
         old, returns = (lesson.table[name][prompts.row] for name in ("value", "returns"))
         epochs = settings.epochs or self.config.algorithm.epochs
         parts = settings.updates_per_iteration or n_updates // self.config.algorithm.epochs

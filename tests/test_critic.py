@@ -17,6 +17,7 @@ pytest.importorskip("accelerate")
 import torch
 from toy_cases import case, gpt2, gradient_of
 from toy_runs import assert_same_run, cut, metrics, run_file, tiny
+from toys import tiny_model, tokenizer
 
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.credit import TurnGAE
@@ -24,6 +25,7 @@ from agentrl.algorithms.losses import ValueLoss
 from agentrl.cli import main
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError
+from agentrl.learning import lora
 from agentrl.learning.critic import Critic, Prompts, explained_variance
 from agentrl.learning.optimizer import OptimizerSettings
 from agentrl.store import read_trajectories
@@ -104,6 +106,23 @@ def test_it_begins_at_zero_and_leaves_the_policy_alone() -> None:
     assert first["value/loss"] == pytest.approx(float((returns**2).mean() / 2), rel=1e-5)
     assert made.values(prompts).any()
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
+
+
+def test_of_a_policy_with_an_adapter_it_is_a_whole_model() -> None:
+    plain = tiny_model(tokenizer())
+    policy = lora.add_adapter(copy.deepcopy(plain), rank=2, alpha=4.0, targets="all-linear", base="x", seed=0)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if ".lora_B." in name:
+                parameter += 0.3
+    merged = lora.merged(copy.deepcopy(policy))
+    made, expected = (Critic(policy=model, loss=ValueLoss(), settings=STILL) for model in (policy, merged))
+    for each in (made, expected):
+        torch.nn.init.ones_(each.model.head.weight)
+    prompts = Prompts.of(case().trajectories)
+    np.testing.assert_allclose(made.values(prompts), expected.values(prompts), rtol=1e-4, atol=1e-4)
+    assert lora.has_adapter(policy) and not any("lora" in name for name, _ in made.model.named_parameters())
+    assert all(parameter.requires_grad for parameter in made.model.parameters())
 
 
 # ── the gradient ─────────────────────────────────────────────────────────────────────────────────────────────────────
