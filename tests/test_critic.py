@@ -25,6 +25,7 @@ from agentrl.algorithms.losses import ValueLoss
 from agentrl.cli import main
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError
+from agentrl.explain import overview
 from agentrl.learning import lora
 from agentrl.learning.critic import Critic, Prompts, explained_variance
 from agentrl.learning.optimizer import OptimizerSettings
@@ -235,6 +236,8 @@ def test_a_run_with_a_critic(tmp_path: Path) -> None:
     table = TurnTable.from_trajectories(played)
     expected = TurnGAE(lam=0.9)(table.with_columns(value=np.zeros(len(table))))["advantage"]
     assert [turn.advantage for t in played for turn in t.turns] == pytest.approx(expected)
+    again = overview(tmp_path / "run", 1)  # the record holds the values that credit was computed with
+    assert again["equal"] and again["n_turns"] == second["n_turns"]
 
 
 @pytest.mark.slow
