@@ -19,6 +19,7 @@ from toy_cases import case, gpt2, gradient_of
 from toy_runs import assert_same_run, cut, metrics, run_file, tiny
 from toys import tiny_model, tokenizer
 
+from agentrl import build, config
 from agentrl.algorithms import TurnTable
 from agentrl.algorithms.credit import TurnGAE
 from agentrl.algorithms.losses import ValueLoss
@@ -260,6 +261,17 @@ def test_a_resume_keeps_the_critic(tmp_path: Path) -> None:
     ]
     assert states[0]["n_updates"] == states[1]["n_updates"] == 3 * 2 * 3
     assert all(torch.equal(value, states[1]["model"][name]) for name, value in states[0]["model"].items())
+
+
+def test_the_recipe_is_the_quick_start_with_a_critic() -> None:
+    shipped = Path(__file__).parents[1] / "configs"
+    recipe, quickstart = (config.load(shipped / name) for name in ("recipes/ppo.toml", "quickstart.toml"))
+    one, other = (config.flat(each.model_dump()) for each in (recipe, quickstart))
+    differing = {key for key in {*one, *other} if one.get(key) != other.get(key)}
+    assert {key for key in differing if not key.startswith(("algorithm.", "critic"))} == {"run.name", "model.path"}
+    assert Path(str(one["model.path"])).samefile(str(other["model.path"]))
+    methods = build.methods(recipe.algorithm, state_keys=True, critic=recipe.critic is not None)
+    assert methods.of_turns({"value"}) and recipe.critic is not None and build.critic_loss(recipe.critic)
 
 
 @pytest.mark.parametrize(
