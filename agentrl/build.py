@@ -4,7 +4,7 @@ found here, before a run folder exists."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +14,7 @@ from agentrl.agents import ChatAgent, MessageAgent, View
 from agentrl.agents.prompting import DEFAULT_PROMPT, FREE_PROMPT, default_prompt
 from agentrl.algorithms.method import WHOLE, check_columns, columns, scope
 from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat, build_tokenizer
-from agentrl.config import AgentTable, AlgorithmTable, EnvTable, RunConfig
+from agentrl.config import AgentTable, AlgorithmTable, CriticTable, EnvTable, RunConfig
 from agentrl.env import SPLITS, checked_key, checked_reset, environment, hook, make
 from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_you_mean
 from agentrl.rollouts import EnvPool, Maker, ProcessPool, Rollouts, Seat
@@ -56,10 +56,15 @@ class Methods:
         """The loss and the regularizers."""
         yield from (self.loss, *self.regularizers)
 
-    def needs(self, column: str) -> bool:
-        """Whether any method reads a column."""
-        methods = (*self.rewards, *self.credit, *self.token_weights, self.loss, *self.regularizers)
-        return any(column in columns(method) for method in methods)
+    def of_turns(self, names: Iterable[str]) -> set[str]:
+        """Those of these columns of the turn table that a reward or credit method reads."""
+        return {name for method in (*self.rewards, *self.credit) for name in columns(method)} & set(names)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether any method reads the log-probs of the reference policy, or what is measured by them."""
+        tokens = (*self.token_weights, self.loss, *self.regularizers)
+        return any("logp_ref" in columns(method) for method in tokens) or bool(self.of_turns({"kl"}))
 
 
 def env_pool(table: EnvTable, **changes: Any) -> EnvPool:
@@ -210,8 +215,9 @@ def _prompting(table: AgentTable, view: View) -> dict[str, Any]:
     }
 
 
-def methods(table: AlgorithmTable, *, state_keys: bool) -> Methods:
-    """The methods of an algorithm table, with every column's producer checked."""
+def methods(table: AlgorithmTable, *, state_keys: bool, critic: bool = False) -> Methods:
+    """The methods of an algorithm table, with every column's producer checked. ``critic``: whether there is one, which writes the
+    column ``value`` and learns ``returns``."""
     credit = table.credit if isinstance(table.credit, list) else [table.credit]
     found = Methods(
         sampler=registry.build("sampler", table.sampler, "algorithm.sampler"),
@@ -224,7 +230,10 @@ def methods(table: AlgorithmTable, *, state_keys: bool) -> Methods:
         regularizers=_all("regularizer", table.regularizers, "algorithm.regularizers"),
     )
     order = [*found.rewards, *found.credit, *found.token_weights, found.loss, *found.regularizers]
-    check_columns(order, {"state"} if state_keys else set())
+    check_columns(order, ({"state"} if state_keys else set()) | ({"value"} if critic else set()))
+    if critic:
+        _check_critic(found)
+    _check_filters(found)
     if found.token_weights and scope(found.loss) in WHOLE and "coef" not in columns(found.loss):
         raise ConfigError(
             f"algorithm.token_weights scale the losses of tokens, and {type(found.loss).__name__} gives one number for the "
@@ -246,6 +255,43 @@ def credit_methods(table: AlgorithmTable) -> Methods:
         loss=None,
         regularizers=[],
     )
+
+
+def _check_filters(found: Methods) -> None:
+    """Raises ConfigError for a filter that drops the groups that a credit method is for."""
+    for place, method in enumerate(found.filters):
+        taught = next((each for each in found.credit if getattr(each, "teaches_equal", False)), None)
+        if taught is not None and getattr(method, "drops_equal", False):
+            raise ConfigError(
+                f"algorithm.filters[{place}] ({type(method).__name__}) drops the groups of equal rewards, which are what "
+                f"{type(taught).__name__} is for: take the filter out, or use another credit method"
+            )
+
+
+def _check_critic(found: Methods) -> None:
+    """Raises ConfigError for a critic that nobody reads, or that is not told what to learn."""
+    if not found.of_turns({"value"}):
+        raise ConfigError(
+            "[critic] is given, and no credit method reads the column 'value' that it writes: take [critic] out, or use "
+            'algorithm.credit = { name = "turn_gae" }'
+        )
+    if not any("returns" in columns(method, "writes") for method in (*found.rewards, *found.credit)):
+        raise ConfigError(
+            "[critic] learns the column 'returns', and no credit method writes it: have the one that reads 'value' return it "
+            "(as turn_gae does)"
+        )
+
+
+def critic_loss(table: CriticTable) -> Any:
+    """The loss of a critic. Raises ConfigError for one of policies, and one that wants a whole update at once."""
+    loss = registry.build("loss", table.loss, "critic.loss")
+    known = {"value", "value_old", "returns", "row", "sequence", "trajectory"}
+    if "value" not in columns(loss) or set(columns(loss)) - known or scope(loss) in WHOLE:
+        raise ConfigError(
+            f"critic.loss = {table.loss.get('name')!r} is no loss of a critic, which reads 'value', and 'value_old' and 'returns' "
+            'of each turn; use { name = "value" }'
+        )
+    return loss
 
 
 def _all(kind: str, specs: Sequence[dict[str, Any]], where: str) -> list[Any]:

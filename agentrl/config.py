@@ -176,6 +176,19 @@ class OptimizerTable(Table):
     logit_chunk: Positive | None = None
 
 
+class CriticTable(Table):
+    """A critic, for credit that reads ``value``: a second model, made of the policy as it is at the start, with a learning rate of
+    its own. ``epochs`` over the turns of an iteration (absent: ``algorithm.epochs``), each in ``updates_per_iteration`` updates
+    (absent: as many as the policy's); ``warmup`` counts updates. Its other settings are those of ``[optimizer]``."""
+
+    lr: Annotated[float, Field(gt=0)] = 1e-5
+    loss: Spec = {"name": "value"}
+    epochs: Positive | None = None
+    updates_per_iteration: Positive | None = None
+    warmup: Annotated[int, Field(ge=0)] = 0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+
+
 class EvaluationTable(Table):
     """A fixed panel: the first ``episodes`` tasks of ``split``. ``every`` counts iterations (0: only before and after).
     ``games`` is a folder of real games, evaluated before and after (ALFWorld's layout)."""
@@ -250,6 +263,7 @@ class RunConfig(Table):
     rollout: RolloutTable = RolloutTable()
     algorithm: AlgorithmTable = AlgorithmTable()
     optimizer: OptimizerTable = OptimizerTable()
+    critic: CriticTable | None = None
     evaluation: EvaluationTable = EvaluationTable()
     checkpoint: CheckpointTable = CheckpointTable()
     resources: ResourcesTable = ResourcesTable()

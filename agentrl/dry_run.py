@@ -27,7 +27,7 @@ def dry_run(config: RunConfig) -> list[str]:
     from agentrl.learning import estimate
 
     scenes = Scenes.of(config)
-    methods = build.methods(config.algorithm, state_keys=scenes.state_keys)
+    methods = build.methods(config.algorithm, state_keys=scenes.state_keys, critic=config.critic is not None)
     states = stages.initial_states(methods, config.run.seed)
     requests = methods.sampler.propose(states.get("sampler"), 0, scenes.tasks)
     renderer, counted = _renderer(config, scenes)
@@ -35,7 +35,7 @@ def dry_run(config: RunConfig) -> list[str]:
     shape, found = estimate.shape_of(config.model.path, config.model.config, len(renderer.tokenizer), adapter)
     turns = upper_bound(config, scenes, requests, renderer, shape.positions)
     scenes.close()
-    device, reference = build.device(config), methods.needs("logp_ref")
+    device, reference = build.device(config), methods.needs_reference
     needed, fits = _memory(shape, turns, plan_of(config, methods, turns, device), device)
     beside = f" and {shape.n_adapter:,} of an adapter" if shape.n_adapter else ""
     return [
@@ -58,7 +58,7 @@ def plan_of(config: RunConfig, methods: build.Methods, turns: Any, device: str) 
         token_budget=config.optimizer.token_budget,
         rows=min(config.rollout.batch_size, live),
         dtype=config.model.dtype,
-        reference=methods.needs("logp_ref"),
+        reference=methods.needs_reference,
         continued=config.model.path is not None and is_adapter(config.model.path),
         cuda=device == "cuda",
         gradient_checkpointing=config.model.gradient_checkpointing,
@@ -66,6 +66,7 @@ def plan_of(config: RunConfig, methods: build.Methods, turns: Any, device: str) 
         entropy_gradient=any("entropy" in columns(method) for method in methods.of_update()),
         kept_rows=live,
         kept_bytes=build.kv_cache_bytes(config),
+        critic=config.critic is not None,
     )
 
 
@@ -89,7 +90,10 @@ def _time(config: RunConfig, shape: Any, turns: Any, device: str, reference: boo
     scorings = int(config.algorithm.old_logprobs == "learner") + int(reference)
     again = config.model.gradient_checkpointing
     epochs = config.algorithm.epochs
-    work = estimate.operations(shape, turns, scorings=scorings, epochs=epochs, gradient_checkpointing=again)
+    critic_epochs = 0 if config.critic is None else config.critic.epochs or epochs
+    work = estimate.operations(
+        shape, turns, scorings=scorings, epochs=epochs, gradient_checkpointing=again, critic_epochs=critic_epochs
+    )
     speed = estimate.matmul_speed(device, config.model.dtype)
     seconds = sum(value for value, _ in work.values()) / speed
     one, whole = (estimate.amount(span, estimate.SPANS) for span in (seconds, seconds * config.run.iterations))

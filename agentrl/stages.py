@@ -3,7 +3,8 @@
 A method with ``init(seed) -> state`` remembers. Its state is JSON; it is handed to the method as a last argument
 (``method(table, state)``, ``propose(state, …)``), renewed once an iteration by ``observe(state, table, probe)`` over *everything*
 that was rolled out, filtered or not, and kept in the checkpoint. ``probe`` holds the iteration's metrics by name ("kl",
-"entropy", "n_trajectories", "n_updates" …); those of training are absent where nothing was trained on.
+"entropy", "n_trajectories", "n_updates" …); those of training are absent where nothing was trained on. Where a method
+``needs_probe``, it also holds "policy_shift": {task: mean |log p then - log p now| over what was sampled at its last visit}.
 """
 
 from __future__ import annotations
@@ -30,14 +31,7 @@ OUTAGES = (Fault, OSError, TimeoutError, httpx.HTTPError)  # what a judge or ser
 
 
 def initial_states(methods: Methods, seed: int) -> States:
-    """The states of all methods that remember, by their place. Raises ConfigError for one that JSON does not keep, and for a
-    method that must be told how far the policy moved, which nobody measures yet."""
-    for place, method in methods.named():
-        if getattr(method, "needs_probe", False):
-            raise ConfigError(
-                f"algorithm.{place}: {type(method).__name__} with these parameters needs a measure of how far the policy moved "
-                'on each task, which the trainer does not take; set forgetting = "constant"'
-            )
+    """The states of all methods that remember, by their place. Raises ConfigError for one that JSON does not keep."""
     return {place: _kept(place, method.init(seed)) for place, method in methods.named() if hasattr(method, "init")}
 
 

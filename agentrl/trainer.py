@@ -7,9 +7,8 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,15 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from agentrl import build, seeding, stages
+from agentrl import build, stages
 from agentrl.agents import ChatAgent
-from agentrl.algorithms import TurnTable
-from agentrl.algorithms.method import WHOLE, columns, scope
-from agentrl.config import AlgorithmTable, RunConfig, config_difference, load
+from agentrl.config import RunConfig, config_difference, load
 from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
-from agentrl.learning.samples import Sample, make_samples
+from agentrl.lessons import Lessons
 from agentrl.rollouts import Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
@@ -68,13 +65,16 @@ class Trainer:
         self.iteration = 0
         self.scenes = Scenes.of(config)
         self.tasks = self.scenes.tasks
-        self.methods = build.methods(config.algorithm, state_keys=self.scenes.state_keys)
+        self.methods = build.methods(
+            config.algorithm, state_keys=self.scenes.state_keys, critic=config.critic is not None
+        )
         stages.check_scores(self.methods, [scene.tasks[0] for scene in self.scenes.all])
         self.models = build.models(config, self.scenes.pools)
         seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
         told = [seat.agent.describe() for seat in seats.values() if isinstance(seat.agent, ChatAgent)]
         self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
-        self.learner = _learner(config, self.methods, self.models.model)
+        self.lessons = Lessons.of(config, self.methods, self.models.model)
+        self.learner = self.lessons.learner
         self.policy = build.policy(config, self.models.model)
         self.rollouts = build.rollouts(config, seats, self.policy)
         self.states = stages.initial_states(self.methods, config.run.seed)
@@ -114,7 +114,7 @@ class Trainer:
         if missing := {"iteration", "seed", "states", "results", "seconds"} - set(state):
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
         checkpoint.load_weights(self.models.model, latest)
-        self.learner.load_state_dict(training)
+        self.lessons.load_state_dict(training)
         self.policy.version = self.learner.n_updates
         self.iteration = state["iteration"]
         self.states = state["states"]
@@ -168,12 +168,14 @@ class Trainer:
         with self.timed("credit"):
             members = [member for group in groups for member in group.members]
             metrics["filtered_groups"] = 1 - len(groups) / max(1, len({t.group for t in trajectories}))
-            table, advantages = self.credit(members) if members else (None, np.zeros(0))
+            lesson = self.lessons.credit(self.states, members) if members else None
         with self.timed("training"):
-            if table is not None:
-                metrics.update(self.update(members, table, advantages))
+            if lesson is not None:
+                metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
+            self.policy.version = self.learner.n_updates
+            probe = {**metrics, **self.lessons.probe(trajectories)}
         remembered = stages.states_of_credit(self.states)
-        self.states = stages.observe(self.methods, self.states, trajectories, metrics)
+        self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with self.timed("storage"):
             if remembered:
                 self.folder.add_states(self.iteration, remembered)
@@ -223,49 +225,6 @@ class Trainer:
         if self.lost >= MOST_LOST:
             raise AgentRLError(f"no episode could be scored in {self.lost} iterations: {self.faulted[0].error}")
         return rolled, kept
-
-    def credit(self, members: Sequence[Trajectory]) -> tuple[TurnTable, np.ndarray]:
-        """The table and the advantage of each row, [K]; with the mean token entropy of each turn where a method reads it."""
-        further = {}
-        if any("entropy" in columns(method) for method in (*self.methods.rewards, *self.methods.credit)):
-            further["entropy"] = self.learner.turn_entropy(make_samples(members), sum(m.n_turns for m in members))
-        return stages.assign_credit(self.methods, self.states, members, further)
-
-    def update(self, members: Sequence[Trajectory], table: TurnTable, advantages: np.ndarray) -> dict[str, float]:
-        """The iteration's updates; returns the mean of their metrics."""
-        config = self.config.algorithm
-        samples = make_samples(members)
-        if not samples:  # no prompt fitted the context
-            return {}
-        data = self.learner.prepare(samples, advantages, table)
-        self.learner.states = self.states
-        measured: list[Mapping[str, float]] = []
-        for epoch in range(config.epochs):
-            rng = seeding.stream(self.config.run.seed, "updates", self.iteration, epoch)
-            for chosen in self._parts(samples, table, rng):
-                measured.append(self.learner.update(samples, data, table, chosen))
-        self.policy.version = self.learner.n_updates
-        result = {name: float(np.mean([m[name] for m in measured if name in m])) for name in measured[0]}
-        result |= {
-            name: value for name, value in measured[0].items() if name.startswith("sampler_gap")
-        }  # before any step
-        result["n_updates"] = self.learner.n_updates
-        result["samples/per_episode"] = len(samples) / len(members)
-        result["advantage/zero_fraction"] = float(np.mean(advantages == 0))
-        for method in self.methods.credit:
-            result.update(getattr(method, "metrics", lambda _: {})(table))
-        return result
-
-    def _parts(self, samples: Sequence[Sample], table: TurnTable, rng: np.random.Generator) -> Iterator[list[int]]:
-        """Indices of the samples of each update, shuffled; where the loss compares members of a group, no group is cut."""
-        whole = any(scope(method) in WHOLE for method in self.methods.of_update())
-        units: dict[int, list[int]] = {}
-        for index, sample in enumerate(samples):
-            units.setdefault(int(table["group"][sample.row.max()]) if whole else index, []).append(index)
-        order = rng.permutation(len(units))
-        together = list(units.values())
-        for part in np.array_split(order, min(n_updates(len(samples), self.config.algorithm), len(units))):
-            yield [index for place in part for index in together[place]]
 
     def after_iteration(self) -> None:
         """What is due every so many iterations."""
@@ -350,7 +309,7 @@ class Trainer:
             self.iteration,
             model=self.models.model,
             tokenizer=self.models.tokenizer,
-            training=self.learner.state_dict(),
+            training=self.lessons.state_dict(),
             state=state,
             keep=self.config.checkpoint.keep,
         )
@@ -361,13 +320,6 @@ class Trainer:
         started = time.perf_counter()
         yield
         self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
-
-
-def n_updates(n_samples: int, table: AlgorithmTable) -> int:
-    """Updates that an epoch makes of ``n_samples``: nearly equal parts, none above ``samples_per_update``."""
-    if table.samples_per_update is not None:
-        return math.ceil(n_samples / table.samples_per_update)
-    return min(table.updates_per_iteration, n_samples)
 
 
 def run_panel(
@@ -381,22 +333,6 @@ def run_panel(
     started = time.perf_counter()
     groups = rollouts.run([RolloutRequest(task, 1) for task in tasks], ("eval", name), on_done, on_turn)
     return Evaluation([group[0] for group in groups], time.perf_counter() - started)
-
-
-def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
-    from agentrl.learning.learner import Learner, OptimizerSettings
-
-    updates = config.run.iterations * config.algorithm.updates_per_iteration * config.algorithm.epochs
-    return Learner(
-        model=model,
-        loss=methods.loss,
-        regularizers=methods.regularizers,
-        token_weights=methods.token_weights,
-        settings=OptimizerSettings(**build.optimizer_fields(config), total=updates),
-        **build.memory_fields(config),
-        old_logprobs=config.algorithm.old_logprobs,
-        with_reference=methods.needs("logp_ref"),
-    )
 
 
 def panels(config: RunConfig, scenes: Scenes, rollouts: Rollouts) -> dict[str, tuple[Rollouts, Sequence[Task]]]:

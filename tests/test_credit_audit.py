@@ -14,7 +14,7 @@ import agentrl.algorithms.credit
 from agentrl import registry
 from agentrl.algorithms.audit import audit, group_sizes
 from agentrl.algorithms.credit import GRPO, SPO, GiGPO, ReturnToGo, StratifiedGRPO
-from agentrl.algorithms.method import describe
+from agentrl.algorithms.method import columns, describe
 from agentrl.algorithms.normalize import group_means, normalize
 from agentrl.algorithms.table import TurnTable, discounted_sums
 
@@ -76,6 +76,11 @@ REQUIRED = {"stratified_grpo": {"alpha": 0.5}}
 OWN = [name for name in registry.names("credit") if registry.get("credit", name).__module__.startswith("agentrl.")]
 
 
+def as_columns(found):
+    """What a credit method gave: advantages, or columns by name."""
+    return found if isinstance(found, dict) else {"advantage": found}
+
+
 @pytest.mark.parametrize("name", OWN)
 def test_every_method(name):
     """Frozen, documented, importable by its class's name, and at home in a table that has its columns."""
@@ -90,10 +95,12 @@ def test_every_method(name):
     )
     table = table.with_columns(n_tokens=[2] * 4, value=[0.5] * 4, entropy=[1.0, 2.0, 0.5, 1.0], advantage=[1, 1, -1, 0])
     state = (method.init(0),) if hasattr(method, "init") else ()
-    found = method(table, *state)
-    assert found.shape == (4,) and found.dtype == np.float64 and np.isfinite(found).all()
+    columns_given = as_columns(method(table, *state))
+    assert set(columns_given) == set(columns(method, "writes"))
+    for found in columns_given.values():
+        assert found.shape == (4,) and found.dtype == np.float64 and np.isfinite(found).all()
     empty = TurnTable(**{c: table[c][:0] for c in table.columns})
-    assert method(empty, *state).shape == (0,)
+    assert all(found.shape == (0,) for found in as_columns(method(empty, *state)).values())
 
 
 # ---- the normaliser --------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def assert_explained(method, rows):
         observation=[row["state"] for row in rows], success=np.array([row["reward"] > 0 for row in rows])
     )
     state = (STATE,) if hasattr(method, "init") else ()
-    advantages = method(table, *state)
+    found = method(table, *state)
+    advantages = found["advantage"] if isinstance(found, dict) else found
     for row in range(len(table)):
         term = method.explain(table, row, *state)
         assert term.symbol == "A" and term.value == pytest.approx(advantages[row], rel=1e-9, abs=1e-9)

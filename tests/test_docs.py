@@ -52,7 +52,8 @@ def test_pages_show_run_files_and_commands() -> None:
 @pytest.mark.parametrize("block", RUN_FILES)
 def test_run_files_on_the_pages_are_valid(block: str) -> None:
     whole = _over(config.read(ROOT / "configs" / "quickstart.toml"), tomllib.loads(block))
-    build.methods(config.parse(whole).algorithm, state_keys=True)
+    parsed = config.parse(whole)
+    build.methods(parsed.algorithm, state_keys=True, critic=parsed.critic is not None)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -156,6 +156,9 @@ def test_the_parts_add_up() -> None:
     assert sizes(shape, token_budget=1)["activations"] == sizes(shape, token_budget=100)["activations"]
     told = {name: (size, "") for name, size in found.items()}
     assert estimate.peak(told) == 20 * n + found["activations"] + max(found["logits"], found["layer under way"])
+    assert estimate.peak({**told, "critic": (7, "")}) == estimate.peak(told) + 7
+    assert sizes(shape)["critic"] == 0 and sizes(shape, critic=True)["critic"] == 16 * n
+    assert sizes(shape, critic=True, dtype="bfloat16")["critic"] == 18 * n
     assert estimate.peak({**told, "KV cache": (10**12, "")}) == 16 * n + 10**12 + found["reading"]
     assert estimate.peak({**told, "new gradients": (10**12, "")}) == 20 * n + 10**12 + found["layer under way"]
     assert estimate.peak({**told, "optimiser step": (10**12, "")}) == 20 * n + 10**12
@@ -321,6 +324,8 @@ def test_operations_follow_the_tokens() -> None:
     }
     again = estimate.operations(shape, TURNS, scorings=2, epochs=3, gradient_checkpointing=True)
     assert again["training"][0] == 8 * n * 800 * 3
+    with_critic = estimate.operations(shape, TURNS, scorings=2, epochs=3, critic_epochs=2)
+    assert with_critic["critic"][0] == (2 + 6 * 2) * n * 800
     adapted, _ = estimate.shape_of(None, SMALL, 50, adapter())
     assert estimate.operations(adapted, TURNS, scorings=2, epochs=3)["training"][0] == 4 * n * 800 * 3
 
@@ -348,6 +353,10 @@ def test_a_dry_run_tells_memory_and_time_and_then_the_run_file(
     assert "at most 8 episodes, 32 turns, 32 samples" in text and "every part of the run was made" in text
     for part in ("weights", "optimiser state", "activations", "KV cache", "generation", "training", "FLOP/s"):
         assert part in text
+    with_critic, _ = told(capsys, str(run_file(tmp_path)), 'algorithm.credit={name="turn_gae"}', "critic.epochs=3")
+    assert "2 N x" in with_critic and "tokens x 3" in with_critic and "every part of the run was made" in with_critic
+    with_critic, _ = told(capsys, str(run_file(tmp_path)), 'algorithm.credit={name="turn_gae"}', "critic.epochs=3")
+    assert "2 N x" in with_critic and "tokens x 3" in with_critic and "every part of the run was made" in with_critic
 
 
 def test_a_dry_run_follows_the_run_file(tmp_path: Path) -> None:

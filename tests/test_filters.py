@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentrl import registry
+from agentrl import build, registry
 from agentrl.algorithms.credit import GiGPO
 from agentrl.algorithms.filters import Degenerate, DynamicSampling, Invalid, OverlongFilter
 from agentrl.algorithms.rewards import InvalidAction, Overlong
 from agentrl.algorithms.samplers import UniformSampler
 from agentrl.algorithms.table import TurnTable
+from agentrl.config import AlgorithmTable
 from agentrl.errors import ConfigError
 from agentrl.types import Call, Group, Outcome, Task, Trajectory, Turn
 
@@ -238,3 +239,14 @@ def test_a_long_lazy_list_is_not_walked():
 def test_too_few_tasks_is_a_clear_error():
     with pytest.raises(ConfigError, match=r"wants 12 different tasks an iteration, the split has 3"):
         ids(UniformSampler(), LazyTasks(3), 0)
+
+
+@pytest.mark.parametrize("name", ["degenerate", "dapo"])
+def test_a_filter_that_drops_what_the_credit_is_for_is_refused(name):
+    def methods(credit):
+        spec = {"name": name, **({"groups": 4} if name == "dapo" else {})}
+        return build.methods(AlgorithmTable(filters=[spec], credit=credit), state_keys=True)
+
+    with pytest.raises(ConfigError, match=r"algorithm.filters\[0\] .* drops the groups of equal rewards.*NGRPO is for"):
+        methods([{"name": "grpo"}, {"name": "ngrpo"}])
+    assert len(methods({"name": "grpo"}).filters) == 1

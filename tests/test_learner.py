@@ -61,7 +61,9 @@ def variants(given: Case) -> list[dict[str, Any]]:
     return [{"token_budget": 1}, {"token_budget": 30}, {"token_budget": 47, "order": turned}, {"order": turned[::-1]}]
 
 
-@pytest.mark.parametrize("aggregate", ["token_mean", "sequence_mean", "turn_mean", "trajectory_mean"])
+@pytest.mark.parametrize(
+    "aggregate", ["token_mean", "sequence_mean", "turn_mean", "trajectory_mean", "trajectory_turn_mean"]
+)
 def test_float64_gradients_are_equal_whatever_the_split_order_and_padding(aggregate: Any) -> None:
     model, given = gpt2("float64"), case()
     loss, reference = gradient(model, given, loss=PPOClip(aggregate=aggregate))
@@ -210,6 +212,20 @@ def test_where_the_old_log_probs_come_from() -> None:
     given.samples[0].logprobs[:] = np.nan  # a sampler that reported nothing for one sample: recomputed for all
     partly = sampler.prepare(given.samples, given.advantages, given.table)
     np.testing.assert_array_equal(partly.logp_old, own.logp_old)
+
+
+def test_scores_that_were_computed_for_credit_are_those_of_the_updates() -> None:
+    given = case()
+    learner = Learner(model=gpt2("float32"), loss=PPOClip(), old_logprobs="sampler", with_reference=True)
+    scores = learner.score(given.samples, entropy=True)
+    data = learner.prepare(given.samples, given.advantages, given.table, scores)
+    assert data.logp_old is scores.logp_old and data.logp_ref is scores.logp_ref
+    np.testing.assert_array_equal(scores.logp_old, data.logp_sampler)
+    _, entropy = learner.logprobs(given.samples, data)
+    n_turns = len(given.table) + 2  # two turns without a token
+    expected = [entropy[data.row == row].mean() for row in range(len(given.table))]
+    np.testing.assert_allclose(scores.turn_means(scores.entropy, n_turns), [*expected, 0, 0], rtol=1e-12)
+    assert learner.score(given.samples).entropy is None
 
 
 def test_log_probs_of_some_samples_only() -> None:

@@ -137,6 +137,31 @@ def test_dr_grpo_loss_by_a_constant(constant, wanted):
     assert total(batch, PPOClip()(batch)).item() == pytest.approx(wanted, abs=1e-6)
 
 
+def test_flow_grpo_loss_over_turns_of_rollouts():
+    """A_credit_and_rewards.md 2, a rollout of two turns; then beside one of three turns, tokens in any order."""
+    ratios, row = np.array([1.1, 0.9, 1.5]), np.array([0, 0, 1])
+    kind = "trajectory_turn_mean"
+    coef = coefficients(kind, row, row, np.zeros(3, dtype=int))
+    per_token = [PPOClip(low=0.2, high=0.3)(one_token(ratio, 0.707106)).item() for ratio in ratios]
+    assert -float(coef @ per_token) == pytest.approx(0.813172, abs=1e-6)
+    order = np.array([4, 0, 6, 2, 1, 5, 3])
+    row, trajectory = np.array([0, 0, 1, 2, 3, 3, 4])[order], np.array([0, 0, 0, 1, 1, 1, 1])[order]
+    wanted = np.array([1 / 8, 1 / 8, 1 / 4, 1 / 6, 1 / 12, 1 / 12, 1 / 6])[order]
+    assert coefficients(kind, row, row, trajectory) == pytest.approx(wanted) and wanted.sum() == pytest.approx(1)
+    assert coefficients(kind, row[:0], row[:0], trajectory[:0]).shape == (0,)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12))
+def test_the_mean_of_means_of_means_is_its_definition(tokens):
+    losses, nested = [math.sin(place) for place in range(len(tokens))], {}
+    for (trajectory, turn), loss in zip(tokens, losses, strict=True):
+        nested.setdefault(trajectory, {}).setdefault(turn, []).append(loss)
+    expected = np.mean([np.mean([np.mean(turn) for turn in turns.values()]) for turns in nested.values()])
+    trajectory, turn = np.array(tokens).T
+    coef = coefficients("trajectory_turn_mean", np.zeros(len(tokens)), 4 * trajectory + turn, trajectory)
+    assert coef @ losses == pytest.approx(expected)
+
+
 def test_coefficients():
     """Two trajectories: one sample of two turns with 1 and 2 tokens, two samples of one turn each with 1 and 4."""
     sequence = np.array([5, 5, 5, 6, 8, 8, 8, 8])
@@ -145,6 +170,9 @@ def test_coefficients():
     find = {kind: coefficients(kind, sequence, row, trajectory) for kind in ("token_mean", "sequence_mean")}
     assert find["token_mean"] == pytest.approx([1 / 8] * 8)
     assert find["sequence_mean"] == pytest.approx([1 / 9] * 3 + [1 / 3] + [1 / 12] * 4)
+    assert coefficients("trajectory_turn_mean", sequence, row, trajectory) == pytest.approx(
+        [1 / 4, 1 / 8, 1 / 8, 1 / 4] + [1 / 16] * 4
+    )
     assert coefficients("turn_mean", sequence, row, trajectory) == pytest.approx(
         [1 / 4, 1 / 8, 1 / 8, 1 / 4] + [1 / 16] * 4
     )
@@ -160,7 +188,7 @@ def test_coefficients():
 
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),
-    st.sampled_from(get_args(Aggregate)),
+    st.sampled_from([kind for kind in get_args(Aggregate) if kind != "trajectory_turn_mean"]),
 )
 def test_coefficients_are_their_definition(tokens, kind):
     """The loss of an update by loops: means or sums within the units, and the mean over the units."""

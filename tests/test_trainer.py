@@ -15,19 +15,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import toy_runs
 from rich.console import Console
 from toy_runs import assert_same_run, cut, metrics, run_file, summary, tiny, trajectories, weights
 
+from agentrl.algorithms import TurnTable
 from agentrl.cli import main
 from agentrl.config import AlgorithmTable, load
 from agentrl.console import LineProgress, LiveProgress, Progress
 from agentrl.errors import CheckpointError, ConfigError
+from agentrl.lessons import n_updates
 from agentrl.store import free_folder, read_trajectories
-from agentrl.trainer import Trainer, n_updates, train
+from agentrl.trainer import Trainer, train
 
 pytest.importorskip("transformers", reason="training needs the extra 'train'")
+
+import torch
 
 QUIET = Progress()
 
@@ -79,7 +84,8 @@ def test_every_iteration_has_a_line_of_named_metrics(plain: Path) -> None:
     wanted = """episode/success_rate episode/valid_action_ratio episode/turns reward/mean reward/std entropy
         clip_ratio/low clip_ratio/high completions/mean_length loss grad_norm lr n_updates n_trained_tokens
         time/rollout time/generation time/environment time/credit time/training time/storage time/iteration
-        perf/tokens_per_second sampler_gap/max credit/anchor_size_mean advantage/zero_fraction filtered_groups"""
+        perf/tokens_per_second sampler_gap/max credit/anchor_size_mean advantage/zero_fraction filtered_groups
+        credit/signal_share credit/advantage_within_share credit/advantage_turn_0"""
     for line in lines:
         assert not set(wanted.split()) - set(line)
         assert line["n_trajectories"] == 8 and line["n_turns"] <= 32
@@ -167,10 +173,38 @@ def test_a_kl_regularizer_measures_the_distance_from_the_model_at_the_start(plai
     assert weights(free) == weights(plain)  # and with coefficient 0 it only measures
 
 
+def test_a_kl_in_the_reward_is_measured_and_steers_its_coefficient(tmp_path: Path) -> None:
+    coef = '{start=1.0, target=1e-9, horizon=8.0, rule="proportional"}'
+    made = run(tmp_path, f'algorithm.rewards=[{{name="kl", coef={coef}}}]', "evaluation.episodes=0")
+    first, second, third = metrics(made)
+    assert first["kl/sampled"] == pytest.approx(0, abs=1e-6)  # the reference is the policy at the start
+    assert abs(second["kl/sampled"]) > 1e-6 and abs(third["kl/sampled"]) > 1e-6
+    latest = json.loads((made / "checkpoints" / "latest" / "state.json").read_text())
+    expected = 1.0
+    for line in (first, second, third):
+        expected *= 1 + min(0.2, max(-0.2, line["kl/sampled"] / 1e-9 - 1))
+    assert latest["states"]["rewards[0]"]["value"] == pytest.approx(expected)
+
+
+def test_a_turn_is_charged_for_its_own_tokens(tmp_path: Path, plain: Path) -> None:
+    trainer = Trainer(tiny(tmp_path, 'algorithm.rewards=[{name="kl", coef=0.5}]'), QUIET, time.time())
+    members = list(read_trajectories(plain / "trajectories" / "iteration_000000.jsonl.zst"))
+    head = trainer.models.model.get_output_embeddings().weight
+    with torch.no_grad():
+        head += 0.1 * torch.sin(torch.arange(head.numel())).reshape(head.shape)  # away from the reference
+    lesson = trainer.lessons.credit({}, members)
+    data = trainer.learner.prepare(lesson.samples, lesson.advantages, lesson.table)
+    assert data.logp_old is not None and data.logp_ref is not None
+    expected = [float((data.logp_old - data.logp_ref)[data.row == row].sum()) for row in range(len(lesson.table))]
+    assert lesson.table["kl"] == pytest.approx(expected) and np.abs(expected).min() > 1e-4
+    raw = TurnTable.from_trajectories(members)["reward"]
+    assert lesson.table["reward"] == pytest.approx(raw - 0.5 * np.array(expected))
+
+
 def test_credit_methods_sum_and_later_ones_modulate(plain: Path, tmp_path: Path) -> None:
     def advantages(credit: str) -> Any:
         trainer = Trainer(tiny(tmp_path, f"algorithm.credit={credit}"), QUIET, time.time())
-        return trainer.credit(list(read_trajectories(file)))[1]
+        return trainer.lessons.credit({}, list(read_trajectories(file))).advantages
 
     file = plain / "trajectories" / "iteration_000000.jsonl.zst"
     grpo = advantages('{name="grpo"}')

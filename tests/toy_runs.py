@@ -297,6 +297,18 @@ class ReadsNothingKnown(Method):
         return table["stratum"]
 
 
+@dataclass(frozen=True)
+class Valued(Method):
+    """A credit method that reads a critic's values and does not say what they should have been."""
+
+    stage = "credit"
+    reads = ("value",)
+    writes = ("advantage",)
+
+    def __call__(self, table: TurnTable) -> np.ndarray:
+        return -table["value"]
+
+
 # ── environments ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

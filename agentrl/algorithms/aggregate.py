@@ -20,6 +20,7 @@ Aggregate = Literal[
     "sequence_mean",
     "turn_mean",
     "trajectory_mean",
+    "trajectory_turn_mean",
     "sequence_sum",
     "trajectory_sum",
     "constant",
@@ -58,6 +59,8 @@ def coefficients(
       "sequence_mean"    the mean over samples of the mean over their tokens (GRPO, GSPO)
       "turn_mean"        the same over turns
       "trajectory_mean"  the same over trajectories
+      "trajectory_turn_mean"  the mean over trajectories of the mean over their turns of the mean over the turn's tokens
+                         (Flow-GRPO 2510.05592 eq. 5, the paper; its released code has "token_mean")
       "sequence_sum"     the mean over samples of the sum over their tokens, divided by ``constant`` where given (REINFORCE,
                          RLOO; with the longest length allowed Dr. GRPO as in its own code and in TRL)
       "trajectory_sum"   the same over trajectories: it does not depend on how a memory cuts them into samples
@@ -74,9 +77,18 @@ def coefficients(
         return np.full(n_tokens, 1.0 / float(constant or 1))
     if kind not in get_args(Aggregate):
         raise ConfigError(f"aggregate must be one of {', '.join(get_args(Aggregate))}; got {kind!r}")
+    if kind == "trajectory_turn_mean":
+        return _by_turn_of_trajectory(np.asarray(row), np.asarray(trajectory))
     name, what = kind.split("_")
     units = np.asarray({"sequence": sequence, "turn": row, "trajectory": trajectory}[name])
     _, unit, size = np.unique(units, return_inverse=True, return_counts=True)
     if what == "sum":
         return np.full(n_tokens, 1.0 / (max(size.size, 1) * float(constant or 1)))
     return 1.0 / (size[unit] * float(max(size.size, 1)))
+
+
+def _by_turn_of_trajectory(row: np.ndarray, trajectory: np.ndarray) -> np.ndarray:
+    """1 / (M T_i n_t), [N]: M trajectories, T_i turns of the token's trajectory, n_t tokens of its turn."""
+    _, first, turn, n_tokens = np.unique(row, return_index=True, return_inverse=True, return_counts=True)
+    _, which, n_turns = np.unique(trajectory[first], return_inverse=True, return_counts=True)
+    return 1.0 / (n_tokens * n_turns[which] * max(n_turns.size, 1))[turn]

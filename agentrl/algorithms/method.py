@@ -71,6 +71,9 @@ TABLE_COLUMNS = frozenset(
 LEARNER_COLUMNS = frozenset({"logp", "logp_old", "logp_sampler", "logp_ref", "entropy", "row", "sequence", "coef"})
 """What the learner computes where a method reads it."""
 
+MEASURED_COLUMNS = frozenset({"entropy", "kl"})
+"""What the learner measures of each turn where a reward or credit method reads it: the mean entropy of the turn's sampled tokens,
+and the sum of logp_old - logp_ref over them."""
 
 TOKEN_STAGES = ("token_weight", "loss", "regularizer")
 WHOLE = ("group", "update")  # scopes of a loss that gives one number for the whole update
@@ -94,6 +97,8 @@ class Method:
     sees: ClassVar[Literal["round", "iteration"]] = (
         "round"  # of filters: the groups of this round, or all that are kept too
     )
+    drops_equal: ClassVar[bool] = False  # of filters: groups of equal rewards do not get through
+    teaches_equal: ClassVar[bool] = False  # of credit: groups of equal rewards are what it is for
     remedies: ClassVar[Mapping[str, str]] = MappingProxyType({})  # column -> what to do where nobody writes it
 
 
@@ -112,13 +117,14 @@ def scope(method: Any) -> str:
     return getattr(method, "scope", "token")
 
 
-def check_columns(methods_in_order: Sequence[Any], produced_by_environment: Iterable[str] = ()) -> None:
+def check_columns(methods_in_order: Sequence[Any], produced: Iterable[str] = ()) -> None:
     """Raises ConfigError where a method reads a column that nobody before it writes.
 
-    Known from the start: ``TABLE_COLUMNS``, a turn's mean token "entropy", and what the environment produces ("state" where
-    it has state keys); from the token weights on also ``LEARNER_COLUMNS``. Each method then adds the columns it writes.
+    Known from the start: ``TABLE_COLUMNS``, ``MEASURED_COLUMNS``, and what this run's environment and learner produce besides
+    ("state" where the environment has state keys, "value" where there is a critic); from the token weights on also
+    ``LEARNER_COLUMNS``. Each method then adds the columns it writes.
     """
-    known = TABLE_COLUMNS | {"entropy"} | set(produced_by_environment)
+    known = TABLE_COLUMNS | MEASURED_COLUMNS | set(produced)
     for place, method in enumerate(methods_in_order):
         if getattr(method, "stage", "") in TOKEN_STAGES:
             known = known | LEARNER_COLUMNS

@@ -6,6 +6,7 @@ for N parameters, T of them trained (all, or an adapter's); h hidden, i feed-for
     weights             N x bytes of the dtype; an adapter's in float32
     masters             4 T where bfloat16 weights are trained; an adapter is float32 itself
     optimiser state     AdamW: 8 T
+    critic              a second model of the policy's size: weights, masters, optimiser state, gradients
     reference policy    N x bytes; with an adapter none, or what it starts from where it was trained before
     gradients           4 T, summed over micro-batches
     new gradients       2 T where bfloat16 weights are trained: they come as activations go
@@ -127,6 +128,7 @@ class Plan:
     entropy_gradient: bool = False
     kept_rows: int = 0
     kept_bytes: int = 0
+    critic: bool = False
 
 
 def shape_of(
@@ -237,6 +239,10 @@ def memory(shape: Shape, turns: Turns, plan: Plan) -> dict[str, tuple[int, str]]
             "a frozen copy" if whole_copy else "where the adapter began, and its values now" if start
             else "the model without its adapter" if plan.reference else "no method reads it",
         ),
+        "critic": (
+            n * (size + (4 if size == 2 else 0) + 12) if plan.critic else 0,
+            "weights, masters where they are bfloat16, two values, gradients" if plan.critic else "the run file has none",
+        ),
         "gradients": (4 * trained, "their sum over micro-batches, in float32"),
         "new gradients": (2 * trained * half, "of one micro-batch, in bfloat16" if half else "are the sum's own"),
         "activations": _activations(shape, turns, plan),
@@ -319,7 +325,7 @@ def _reading(shape: Shape, turns: Turns, plan: Plan) -> tuple[int, str]:
 def peak(parts: Mapping[str, tuple[int, str]]) -> int:
     """Bytes needed at a time: what lasts, and the larger of what generation and an update need, which take turns."""
     found = {name: size for name, (size, _) in parts.items()}
-    lasting = sum(found[name] for name in ("weights", "masters", "optimiser state", "reference policy"))
+    lasting = sum(found[name] for name in ("weights", "masters", "optimiser state", "reference policy", "critic"))
     return lasting + max(update_peak(parts), found["KV cache"] + found["reading"])
 
 
@@ -363,12 +369,21 @@ def _cgroup() -> int | None:
 
 
 def operations(
-    shape: Shape, turns: Turns, *, scorings: int, epochs: int, gradient_checkpointing: bool = False
+    shape: Shape,
+    turns: Turns,
+    *,
+    scorings: int,
+    epochs: int,
+    gradient_checkpointing: bool = False,
+    critic_epochs: int = 0,
 ) -> dict[str, tuple[float, str]]:
     """(floating-point operations of an iteration, how they come about). ``scorings``: how often log-probs are computed without a
-    gradient: once for the old policy where the learner recomputes it, once for the reference."""
+    gradient: once for the old policy where the learner recomputes it, once for the reference. ``critic_epochs``: 0 without a
+    critic, which reads every turn once more before it is trained."""
     n = shape.n_computing
     passes = (4 if shape.n_adapter else 6) + (2 if gradient_checkpointing else 0)
+    tokens = f"{turns.trained_on:,} tokens"
+    critic = (2.0 + 6.0 * critic_epochs) * n * turns.trained_on, f"2 N x {tokens} + 6 N x {tokens} x {critic_epochs}"
     return {
         "generation": (
             2.0 * n * (turns.read + turns.sampled),
@@ -379,6 +394,7 @@ def operations(
             float(passes * n * epochs * turns.trained_on),
             f"{passes} N x {turns.trained_on:,} tokens x {epochs}",
         ),
+        **({"critic": critic} if critic_epochs else {}),
     }
 
 

@@ -56,7 +56,7 @@ class TokenData:
     weight: np.ndarray | None = None  # of the token weights, in the update under way; None: 1
 
     @classmethod
-    def of(cls, samples: Sequence[Sample], advantages: np.ndarray, table: TurnTable | None) -> TokenData:
+    def of(cls, samples: Sequence[Sample], advantages: np.ndarray | None, table: TurnTable | None) -> TokenData:
         """``advantages [K]`` by table row; group codes come from the table (without one: all 0)."""
         positions = [sample.positions() for sample in samples]
         counts = np.array([len(p) for p in positions], dtype=np.int64)
@@ -77,7 +77,7 @@ class TokenData:
             group=group,
             temperature=gather("temperature"),
             logp_sampler=gather("logprobs"),
-            advantage=np.asarray(advantages, dtype=np.float64)[row],
+            advantage=np.zeros(len(row)) if advantages is None else np.asarray(advantages, dtype=np.float64)[row],
             start=np.concatenate([[0], np.cumsum(counts)]),
         )
 
@@ -85,6 +85,25 @@ class TokenData:
         """Flat indices of the tokens of some samples, in their order."""
         parts = [np.arange(self.start[index], self.start[index + 1]) for index in samples]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+@dataclass(slots=True)
+class Scores:
+    """What the policy before the updates and the reference say of the N trained tokens of some samples. All [N]."""
+
+    row: np.ndarray
+    logp_old: np.ndarray
+    logp_ref: np.ndarray | None = None
+    entropy: np.ndarray | None = None
+
+    def turn_sums(self, values: np.ndarray, n_turns: int) -> np.ndarray:
+        """Sums [K] over the tokens of each turn; 0 for a turn without any."""
+        return np.bincount(self.row, values, minlength=n_turns)
+
+    def turn_means(self, values: np.ndarray, n_turns: int) -> np.ndarray:
+        """Means [K] over the tokens of each turn; 0 for a turn without any."""
+        counts = np.bincount(self.row, minlength=n_turns)
+        return self.turn_sums(values, n_turns) / np.maximum(counts, 1)
 
 
 @dataclass
@@ -136,17 +155,33 @@ class Learner:
 
     # ── what an iteration asks for ───────────────────────────────────────────────────────────────────────────────────
 
-    def prepare(self, samples: Sequence[Sample], advantages: np.ndarray, table: TurnTable | None) -> TokenData:
-        """Token data of an iteration, with the log-probs of the old and the reference policy, before its first update."""
+    def prepare(
+        self,
+        samples: Sequence[Sample],
+        advantages: np.ndarray,
+        table: TurnTable | None,
+        scores: Scores | None = None,
+    ) -> TokenData:
+        """Token data of an iteration, with the log-probs of the old and the reference policy, before its first update.
+        ``scores``: what ``score`` gave for the same samples, so that nothing is computed twice."""
         data = TokenData.of(samples, advantages, table)
-        if self.old_logprobs == "learner" or np.isnan(data.logp_sampler).any():
-            data.logp_old = self.logprobs(samples, data)[0]
-        else:
-            data.logp_old = data.logp_sampler.copy()
+        scores = self.score(samples) if scores is None else scores
+        data.logp_old, data.logp_ref = scores.logp_old, scores.logp_ref
+        return data
+
+    def score(self, samples: Sequence[Sample], *, entropy: bool = False) -> Scores:
+        """The log-probs of the old and the reference policy before an iteration's first update; the entropies of the old one where
+        asked for."""
+        data = TokenData.of(samples, None, None)
+        trusted = self.old_logprobs == "sampler" and not np.isnan(data.logp_sampler).any()
+        found = Scores(data.row, data.logp_sampler.copy())
+        if entropy or not trusted:
+            logp, found.entropy = self.logprobs(samples, data)
+            found.logp_old = found.logp_old if trusted else logp
         if self.reference is not None:
             with self.reference.of(self.accelerator.unwrap_model(self.model)) as frozen:
-                data.logp_ref = self.logprobs(samples, data, model=frozen)[0]
-        return data
+                found.logp_ref = self.logprobs(samples, data, model=frozen)[0]
+        return found
 
     def logprobs(
         self, samples: Sequence[Sample], data: TokenData, chosen: Sequence[int] | None = None, model: Any = None
@@ -161,13 +196,6 @@ class Learner:
                 values, entropies = self._forward(model, samples, batch, data, tokens)
                 logp[tokens], entropy[tokens] = values.double().cpu().numpy(), entropies.double().cpu().numpy()
         return logp, entropy
-
-    def turn_entropy(self, samples: Sequence[Sample], n_turns: int) -> np.ndarray:
-        """Mean entropy of the sampled tokens of each turn under the policy now, [K] in nats; 0 for a turn without any."""
-        data = TokenData.of(samples, np.zeros(n_turns), None)
-        entropy = self.logprobs(samples, data)[1]
-        counts = np.bincount(data.row, minlength=n_turns)
-        return np.bincount(data.row, entropy, minlength=n_turns) / np.maximum(counts, 1)
 
     def update(
         self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int] | None = None

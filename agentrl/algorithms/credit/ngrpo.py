@@ -23,7 +23,7 @@ class NGRPO(Method):
     reach ``r_max`` gets 0. S_it = R_i - penalty_it.
 
     ``r_max`` is the largest total reward that the environment and the score methods can give: it must be changed
-    with them. A filter that drops groups of equal rewards would take away what this method is for.
+    with them. A filter that drops groups of equal rewards would take away what this method is for, and is refused.
 
     Source: NGRPO (2509.18851), the released code; its clipping (0.16 down, 0.24 up) is the loss's. The code returns the raw
     score of a group of one, without virtual members (``singleton = "raw"``).
@@ -34,6 +34,7 @@ class NGRPO(Method):
     writes = ("advantage",)
     formula = "A_it = (S_it - mean') / (std' + eps), mean' and std' with n_virtual members of r_max"
     source = "NGRPO (arXiv 2509.18851), released code"
+    teaches_equal = True
 
     r_max: float = 1.0
     n_virtual: Annotated[int, Field(ge=0)] = 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -30,8 +30,9 @@ class SPO(Method):
     The tracker is a Beta distribution a task, moved on after the update: a <- ρ a + R, b <- ρ b + (1 - R), with R on the
     scale from 0 (``r_min``) to 1 (``r_max``) and ρ = clip(2^(-D / d_half), rho_min, rho_max). D says how far the policy has
     moved on task q since its last visit: the mean of |log p then - log p now| over the tokens of the task's last
-    response; 0 at the first visit. ``observe`` takes it as ``probe``, {task: D}. ``forgetting = "constant"`` needs no probe
-    and takes ρ = rho_min always. An unknown task has a = b = 1/2; ``tracked`` starts from earlier scores.
+    response; 0 at the first visit. ``observe`` finds it in ``probe["policy_shift"]``, {task: D}.
+    ``forgetting = "constant"`` needs no probe and takes ρ = rho_min always. An unknown task has a = b = 1/2; ``tracked``
+    starts from earlier scores.
 
     Mean and std (divisor N - 1) are over the trajectories of the batch; with ``unit = "token"`` over their tokens, which is
     what a token-mean loss consumes.
@@ -104,9 +105,10 @@ class SPO(Method):
         surprise = reward - expected[table["task"]] - table["penalty"] / (self.r_max - self.r_min)
         return whitening(surprise, table, self.unit, eps=self.eps, ddof=self.ddof, eps_inside=False, of="u")
 
-    def observe(self, state: State, table: TurnTable, probe: Mapping[str, float] | None) -> State:
+    def observe(self, state: State, table: TurnTable, probe: Mapping[str, Any] | None) -> State:
         """The tracker after the trajectories of the table. Raises ConfigError without a probe that is needed."""
-        if self.needs_probe and probe is None:
+        distances = (probe or {}).get("policy_shift")
+        if self.needs_probe and distances is None:
             raise ConfigError(
                 'SPO with forgetting = "kl" wants how far the policy moved on each task, and nobody measured it; set '
                 'forgetting = "constant"'
@@ -118,7 +120,7 @@ class SPO(Method):
         for code in np.flatnonzero(n):
             name = table.labels("task")[code]
             a, b = state.get(name, UNKNOWN)
-            rho = self.rho((probe or {}).get(name, 0.0))
+            rho = self.rho((distances or {}).get(name, 0.0))
             result[name] = [rho * a + float(won[code]), rho * b + float(n[code] - won[code])]
         return result
 

@@ -25,6 +25,8 @@ class TurnGAE(Method):
     turn V = 0, also where an episode was cut at its limit, which is the agent's own doing. ``normalize = "mean_std"`` then
     takes (A - mean_B) / sqrt(var_B + eps) over the batch, each sampled token (``unit``) counting once.
 
+    It also writes ``returns``, A_t + V_t before penalty and normalisation: what a critic should learn.
+
     The second level, within a turn, is ``token_advantages``.
 
     Source: GAE (1506.02438) over turns; bi-level GAE of VAGEN (2510.16907) and its released code, whose turn-level gamma is
@@ -34,11 +36,11 @@ class TurnGAE(Method):
 
     stage = "credit"
     reads = ("trajectory", "turn", "reward", "penalty", "n_tokens", "value")
-    writes = ("advantage",)
+    writes = ("advantage", "returns")
     formula = "A_t = sum_{k >= t} (gamma lam)^(k - t) (r_k + gamma V_{k+1} - V_k) - penalty_t"
     source = "GAE (arXiv 1506.02438) over turns; VAGEN's bi-level GAE"
     remedies: ClassVar[Mapping[str, str]] = {
-        "value": "It needs a critic: a method or a learner that writes the column, one value a turn."
+        "value": "It needs a critic: add a table [critic] to the run file, or a method that writes the column."
     }
 
     gamma: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -47,11 +49,12 @@ class TurnGAE(Method):
     unit: Unit = "token"
     eps: Annotated[float, Field(ge=0)] = 1e-8
 
-    def __call__(self, table: TurnTable) -> np.ndarray:
-        """Advantages [K]."""
-        if self.normalize == "mean_std":
-            return self._whitening(table).normalized()
-        return self.unnormalized(table) - table["penalty"]
+    def __call__(self, table: TurnTable) -> dict[str, np.ndarray]:
+        """The columns ``advantage`` [K] and ``returns`` [K]."""
+        found = self.unnormalized(table)
+        whitened = self.normalize == "mean_std"
+        advantage = self._whitening(table).normalized() if whitened else found - table["penalty"]
+        return {"advantage": advantage, "returns": found + table["value"]}
 
     def explain(self, table: TurnTable, row: int) -> Term:
         """The advantage of a row as a formula with its numbers."""

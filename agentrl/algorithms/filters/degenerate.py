@@ -29,6 +29,7 @@ class Degenerate(Method):
     stage = "filter"
     formula = "keep a group where max_i R_i - min_i R_i > min_range"
     source = "DAPO (arXiv 2503.14476) section 3.2"
+    drops_equal = True
 
     min_range: Annotated[float, Field(ge=0)] = 0.0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import numpy as np
 
@@ -20,6 +19,8 @@ class KLInReward(Weighted):
     The estimator is k1 without gradient, which in the reward gives the gradient of KL(policy ‖ reference). It is part of the
     reward: discounting and the statistics of the group hold it, which the KL in the loss (``regularizers``) stays out of.
 
+    The learner measures the column ``kl`` where a method reads it, against the policy as it was at the start of the run.
+
     ``coef`` may be constant, scheduled or steered by the metric "kl/sampled" (see ``agentrl.algorithms.coefficient``).
 
     Source: Ziegler et al. (1909.08593) eq. 2; RLOO (2402.14740) and REINFORCE++ (2501.03262) charge it the same way.
@@ -30,7 +31,6 @@ class KLInReward(Weighted):
     writes = ("reward",)
     formula = "reward_t -= coef * sum over the turn's tokens of (logp_old - logp_ref)"
     source = "Ziegler et al. (arXiv 1909.08593) eq. 2"
-    remedies = MappingProxyType({"kl": "A learner with a reference model measures it; or use the regularizer kl."})
     measures = "kl/sampled"
     raises = False
 
