@@ -49,7 +49,7 @@ def train(
     """Train an agent by reinforcement learning, as a run file says.
 
     Args:
-        config: A run file (TOML), or the name of one that ships with agentrl: quickstart, household-grpo, paper/gigpo_alfworld …
+        config: A run file (TOML), or the name of one that ships with agentrl: quickstart, recipes/dapo, paper/gigpo_alfworld …
         overrides: Values that replace those of the run file, as in run.seed=1 algorithm.credit.gamma=0.9.
         out: Write metrics, trajectories and checkpoints to this new folder (default: runs/NAME, or the first free of
             runs/NAME-2 …; NAME is run.name).

@@ -9,7 +9,6 @@ by the method itself. Nothing is read from anywhere else.
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -27,6 +26,9 @@ from pydantic import (
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.overrides import overridden
 from agentrl.registry import first_problem
+from agentrl.run_files import find as find
+from agentrl.run_files import holds_model as holds_model
+from agentrl.run_files import model_beside, read
 
 Spec = dict[str, Any]  # {"name": …, parameters}
 Positive = Annotated[int, Field(ge=1)]
@@ -272,26 +274,9 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run file at ``path`` with ``dotted.key=value`` overrides. Raises ConfigError with the key at fault."""
     config = parse(overridden(read(path), overrides))
     wanted = config.model.path
-    if wanted and not Path(wanted).exists() and holds_model(Path(path).parent / wanted):
-        # a path is relative to the working folder, else to the run file
-        beside = config.model.model_copy(update={"path": str(Path(path).parent / wanted)})
-        config = config.model_copy(update={"model": beside})
+    if wanted and (found := model_beside(wanted, Path(path).parent)) != wanted:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"path": found})})
     return config
-
-
-def read(path: str | Path) -> dict[str, Any]:
-    """The tables of a run file as they stand there, unchecked. Raises ConfigError for a file that is no TOML."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
-
-
-def holds_model(folder: Path) -> bool:
-    """Whether a folder is a checkpoint: of a model, or of an adapter."""
-    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
 def config_difference(old: RunConfig, new: RunConfig) -> str:
@@ -332,12 +317,6 @@ def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in table.items():
         found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return found
-
-
-def find(name: str) -> Path:
-    """A run file by path, or one that ships with agentrl by its name (``quickstart``)."""
-    shipped = Path(__file__).parent / "configs" / f"{name.removesuffix('.toml').removeprefix('configs/')}.toml"
-    return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
 
 
 def parse(data: Mapping[str, Any]) -> RunConfig:
