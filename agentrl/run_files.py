@@ -93,9 +93,10 @@ def merged(base: Mapping[str, Any], own: Mapping[str, Any], *, top: bool = True)
     result = dict(base)
     for key, value in own.items():
         before = base.get(key)
-        tables = isinstance(before, Mapping) and isinstance(value, Mapping)
-        another = tables and not top and "name" in value  # [run] and [env] have names, and are no methods
-        result[key] = merged(before, value, top=False) if tables and not another else value
+        if isinstance(before, Mapping) and isinstance(value, Mapping) and (top or "name" not in value):
+            result[key] = merged(before, value, top=False)  # [run] and [env] have names, and are no methods
+        else:
+            result[key] = value
     return result
 
 

@@ -290,8 +290,8 @@ class Keeper:
             for end in (self.control, self._wake, self._wake_write, *others):
                 end.close()
             os.setsid()
-            _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            _prctl(PR_SET_CHILD_SUBREAPER, 1)
+            prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            prctl(PR_SET_CHILD_SUBREAPER, 1)
             if os.getppid() != keeper:  # it died before the line that asks for a signal then
                 os._exit(1)
             np.random.seed()  # else all workers draw alike; Python's own generator is seeded anew by fork
@@ -351,7 +351,7 @@ def children(parent: int) -> set[int]:
     return found
 
 
-def _prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
@@ -361,7 +361,7 @@ def main(descriptor: int) -> None:
     os.dup2(2, 1)  # what environments print is no output of the command
     faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
     with socket.socket(fileno=descriptor) as control:
         try:
             factory = pickle.loads(receive(control, Inbox()))
