@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -34,6 +35,7 @@ Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Bound = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 Seconds = Annotated[float | None, arg(metavar="S", help_behavior_hint="")]
 Isolation = Annotated[Literal["inline", "process"] | None, arg(metavar="inline|process", help_behavior_hint="")]
+FLAGS = ("--resume", "--dry-run")  # options of train and sweep without a value
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 
 
@@ -69,6 +71,49 @@ def train(
         _print_toml(settings)
         return
     trainer.train(settings, out, resume=resume, started=process_started())
+
+
+@app.command
+def sweep(
+    recipes: Annotated[
+        Positional[tuple[str, ...]], arg(metavar="[CONFIG ...] [KEY=VALUE ...]", help_behavior_hint="")
+    ] = (),
+    /,
+    seeds: int = 0,
+    first_seed: int = 0,
+    jobs: Bound = None,
+    threads: Bound = None,
+    out: Folder = None,
+    resume: Flag = False,
+) -> None:
+    """Train several run files over the same seeds and compare them; exit status 1 where a run is not complete.
+
+    Args:
+        recipes: Run files, as for `agentrl train`; the others are compared with the first. Between them values that replace those
+            of each, as in run.iterations=25.
+        seeds: How many seeds each run file is trained with (with --resume: 0 for those of before).
+        first_seed: The first of them.
+        jobs: Runs at a time (default: as many as there are cores, divided by --threads; 1 where there is a GPU).
+        threads: Threads of each run (default: the cores, divided by --jobs).
+        out: Write everything to this new folder (default: runs/sweep, or the first free of runs/sweep-2 …).
+        resume: Go on with the folder of --out (default: runs/sweep): complete runs are kept, the others continue from their last
+            checkpoints. CONFIG may be left out.
+    """
+    from agentrl.sweep import sweep
+
+    files = [word for word in recipes if "=" not in word or Path(word).is_file()]
+    values = [word for word in recipes if word not in files]
+    result = sweep(
+        files,
+        seeds=range(first_seed, first_seed + seeds),
+        overrides=values,
+        jobs=jobs,
+        threads=threads,
+        out=out,
+        resume=resume,
+    )
+    if result["status"] != "completed":
+        raise SystemExit(1)
 
 
 @app.command
@@ -400,6 +445,22 @@ def _terminable(received: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def _overrides_first(arguments: Sequence[str]) -> list[str]:
+    """The words of a command that takes overrides, with those that come after options moved before them, where they are read."""
+    words = list(arguments)
+    options = [place for place, word in enumerate(words) if word.startswith("--")]
+    if not options or words[0] not in ("train", "sweep", "demos", "sft"):
+        return words
+    late = [
+        place
+        for place in range(options[0] + 1, len(words))
+        if re.match(r"\w+(\.\w+)*=", words[place])
+        and (words[place - 1] in FLAGS or not words[place - 1].startswith("--"))
+    ]
+    rest = [word for place, word in enumerate(words) if place >= options[0] and place not in late]
+    return [*words[: options[0]], *(words[place] for place in late), *rest]
+
+
 def _version() -> str:
     try:
         return importlib.metadata.version("agentrl-toolkit")
@@ -422,12 +483,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     received: list[int] = []
     try:
         with _terminable(received):
-            app.cli(prog="agentrl", description=DESCRIPTION, args=arguments)
+            app.cli(prog="agentrl", description=DESCRIPTION, args=_overrides_first(arguments))
     except UserError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        remedy = "; continue with --resume" if list(arguments[:1]) == ["train"] else ""
+        remedy = "; continue with --resume" if list(arguments[:1]) in (["train"], ["sweep"]) else ""
         print(f"agentrl: interrupted{remedy}", file=sys.stderr)
         return 143 if received else 130
     except BrokenPipeError:

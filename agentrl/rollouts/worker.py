@@ -352,6 +352,7 @@ def children(parent: int) -> set[int]:
 
 
 def prctl(option: int, value: int) -> None:
+    """prctl(2) of this process; nothing where the system is another."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
