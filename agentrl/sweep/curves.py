@@ -40,8 +40,9 @@ def draw(plan: Plan, result: Mapping[str, Any]) -> bool:
         recipe.name: [plan.run(recipe, seed).metrics() for seed in plan.seeds if (recipe.name, seed) in complete]
         for recipe in plan.recipes
     }
-    figure = Figure(figsize=(11, 4.6), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1.7, 1])
+    many = 0.3 * len(plan.recipes)
+    figure = Figure(figsize=(10 + many, 4.8), dpi=150, layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1.8, 0.5 + many], sharey=True)
     _curves(left, found, result)
     _evaluations(right, result)
     image = io.BytesIO()
@@ -103,40 +104,45 @@ def _curves(axes: Any, found: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]
         )
     axes.set_xlabel("episodes" if by_episodes else "iteration")
     axes.set_ylabel("success")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     over = f", mean of {window} iterations" if window > 1 else ""
-    _styled(axes, f"in training{over}")
+    _styled(axes, f"in training{over}; band: 95 % over seeds")
     if lengths:
         axes.set_xlim(left=0)
-        axes.legend(frameon=False, loc="best")
+        _legend(axes, n_columns=3)
 
 
 def _evaluations(axes: Any, result: Mapping[str, Any]) -> None:
     recipes = result["recipes"]
-    spread = np.random.default_rng(0)  # only where a dot stands, not what it says
     for place, (recipe, colour) in enumerate(zip(recipes, _cycled(len(recipes)), strict=True)):
-        for panel, shift, marker in (("sampled", -0.16, "o"), ("greedy", 0.16, "D")):
+        for panel, shift, marker in (("sampled", -0.12, "o"), ("greedy", 0.28, "D")):
             if panel not in recipe:
                 continue
             values, mean, interval = (recipe[panel][key] for key in ("values", "mean", "ci95"))
             low, high = interval or (mean, mean)
             x = place + shift
-            jitter = spread.uniform(-0.05, 0.05, len(values))
-            axes.scatter(x + jitter, list(values.values()), s=16, color=colour, alpha=0.4, linewidths=0, marker=marker)
+            axes.hlines(recipe["before"][panel], x - 0.18, x + 0.08, color="0.45", linestyle=":", linewidth=1.8)
+            axes.scatter([x - 0.13] * len(values), list(values.values()), s=14, color=colour, alpha=0.45, linewidths=0)
             axes.errorbar(
                 x, mean, yerr=[[mean - low], [high - mean]], color=colour, marker=marker, markersize=7, capsize=4, linewidth=1.8,
                 markerfacecolor=colour if panel == "sampled" else "white", zorder=3,
             )  # fmt: skip
-        if "sampled" in recipe["before"]:
-            axes.hlines(recipe["before"]["sampled"], place - 0.32, place, color="0.45", linestyle=":", linewidth=1.5)
     axes.set_xticks(range(len(recipes)), [_wrapped(recipe["name"]) for recipe in recipes])
     axes.set_xlim(-0.6, len(recipes) - 0.4)
     panel = result["panel"]
-    _styled(axes, f"on {panel['episodes']} tasks of {panel['split']}")
+    _styled(axes, f"after training, {panel['episodes']} tasks of {panel['split']}")
     axes.plot([], [], "o", color="0.3", label="sampled")
     if any("greedy" in recipe for recipe in recipes):
         axes.plot([], [], "D", color="0.3", markerfacecolor="white", label="greedy")
-    axes.plot([], [], ":", color="0.45", label="before (sampled)")
-    axes.legend(frameon=False, loc="best", fontsize=8)
+    axes.plot([], [], ":", color="0.45", label="before")
+    _legend(axes, n_columns=3)
+
+
+def _legend(axes: Any, n_columns: int) -> None:
+    """Below the axes, where it hides nothing."""
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
+    axes.legend(frameon=False, ncols=n_columns, fontsize=9, columnspacing=1.2, handletextpad=0.5, **place)
 
 
 def _styled(axes: Any, title: str) -> None:
@@ -151,4 +157,4 @@ def _cycled(n: int) -> list[str]:
 
 
 def _wrapped(name: str) -> str:
-    return name if len(name) <= 12 else name.replace("_", "_\n").replace("-", "-\n")
+    return name if len(name) <= 8 else name.replace("_", "_\n").replace("-", "-\n")

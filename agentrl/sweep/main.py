@@ -59,7 +59,8 @@ def sweep(
 def _train(plan: Plan, left: Sequence[Run], jobs: int, threads: int, console: Console) -> dict[str, Any]:
     reasons: dict[Run, str] = {}
     progress = Progress(console, plan, len(plan.runs()) - len(left))
-    progress.say(f"{len(left)} of {len(plan.runs())} runs, {jobs} at a time with {threads} threads each: {plan.folder}")
+    each = "1 thread" if threads == 1 else f"{threads} threads"
+    progress.say(f"{len(left)} of {len(plan.runs())} runs to train, {jobs} at a time with {each} each: {plan.folder}")
     results.write(plan, results.collect(plan, reasons, "running"))
     try:
         with progress.shown(), Workers(plan, threads) as workers:

@@ -101,7 +101,7 @@ def make_plan(
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} exists already; continue it with --resume or choose another folder with --out")
     files = [configs.find(recipe) for recipe in recipes]
-    loaded = [configs.load(file, overrides) for file in files]  # first: one that is not there is its own error
+    loaded = [configs.load(file, [*overrides, f"run.seed={seeds[0]}"]) for file in files]
     found = [
         Recipe(name, file, config) for name, file, config in zip(distinct_names(files), files, loaded, strict=True)
     ]

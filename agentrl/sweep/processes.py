@@ -35,7 +35,10 @@ class Watcher(Protocol):
 
 def shares(n_runs: int, config: RunConfig, jobs: int | None, threads: int | None) -> tuple[int, int]:
     """(runs at a time, threads of each): what is not given is chosen so that their product is the number of cores, and one run
-    at a time where there is a GPU that it may use."""
+    at a time where there is a GPU that it may use. Raises ConfigError for a number below 1."""
+    for key, number in (("--jobs", jobs), ("--threads", threads)):
+        if number is not None and number < 1:
+            raise ConfigError(f"{key} must be at least 1, got {number}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if jobs is None:
         on_gpu = config.resources.device != "cpu" and GPUS.is_dir()

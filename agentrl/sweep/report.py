@@ -29,18 +29,22 @@ class Shown(NamedTuple):
 
 
 def tables(result: Mapping[str, Any]) -> list[Shown]:
-    """Success by recipe, the paired differences, what differs in the run files, and what is missing; empty ones are left out."""
-    panels = [panel for panel in PANELS if any(panel in recipe for recipe in result["recipes"])]
+    """Success by recipe, paired differences, lengths, what is missing, what differs in the run files; empty ones are left out."""
     found = [
         Shown(
-            "success after training",
-            ("recipe", "runs", *panels, "before", "iterations", "episodes", "seconds"),
-            [_success_row(recipe, panels) for recipe in result["recipes"]],
+            "success",
+            ("recipe", "panel", "before", "after training", "runs"),
+            [row for recipe in result["recipes"] for row in _success_rows(recipe)],
         ),
         Shown(
             f"difference to {result['recipes'][0]['name']}, seed by seed",
             ("recipe", "panel", "difference", "seeds", "better", "worse", "equal"),
             [row for found in result["differences"] for row in _difference_rows(found)],
+        ),
+        Shown(
+            "length of a run",
+            ("recipe", "iterations", "episodes", "seconds"),
+            [_length_row(recipe) for recipe in result["recipes"] if recipe["n"]],
         ),
         Shown(
             "not among the means",
@@ -74,15 +78,18 @@ def remarks(result: Mapping[str, Any]) -> str:
     )
 
 
-def _success_row(recipe: Mapping[str, Any], panels: Sequence[str]) -> tuple[str, ...]:
-    before = recipe["before"].get("sampled")
-    return (
-        recipe["name"],
-        f"{recipe['n']} of {recipe['wanted']}",
-        *(_interval(recipe[panel]["mean"], recipe[panel]["ci95"]) if panel in recipe else "-" for panel in panels),
-        "-" if before is None else f"{before:.3f}",
-        *("-" if recipe[key] is None else f"{recipe[key]:,.0f}" for key in ("iterations", "episodes", "seconds")),
-    )
+def _success_rows(recipe: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    runs = f"{recipe['n']} of {recipe['wanted']}"
+    for panel in PANELS:
+        if panel in recipe:
+            after = _interval(recipe[panel]["mean"], recipe[panel]["ci95"])
+            yield recipe["name"], panel, f"{recipe['before'][panel]:.3f}", after, runs
+    if not recipe["n"]:
+        yield recipe["name"], "-", "-", "-", runs
+
+
+def _length_row(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    return recipe["name"], *(f"{recipe[key]:,.0f}" for key in ("iterations", "episodes", "seconds"))
 
 
 def _difference_rows(found: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -97,7 +104,7 @@ def _interval(mean: float | None, interval: Sequence[float] | None, form: str = 
     if mean is None:
         return "no common seed"
     if interval is None:
-        return f"{mean:{form}} (one seed: no interval)"
+        return f"{mean:{form}} (one seed)"
     return f"{mean:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
 
 
