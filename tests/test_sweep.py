@@ -155,6 +155,7 @@ def test_the_tables_state_every_n_and_every_reason(tmp_path: Path) -> None:
     print_result(Console(file=shown, width=80), plan, result)
     write_markdown(plan, result)
     for text in (shown.getvalue(), (plan.folder / "sweep.md").read_text()):
+        assert "3 of the runs ended early, by their time limit" in " ".join(text.split())
         assert "incomplete" in text and "its process was killed (SIGKILL)" in text and "Student's t" in text
         assert all(cell in text for table in tables(result) for line in table.rows for cell in line)
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from test_trainer import wait_for
 from toy_runs import TINY, assert_same_run, summary
 
@@ -21,9 +19,8 @@ pytest.importorskip("transformers", reason="training needs the extra 'train'")
 from agentrl.cli import main
 from agentrl.config import load
 from agentrl.rollouts.worker import children
-from agentrl.store import unlock
-from agentrl.sweep import make_plan, results, sweep
-from agentrl.sweep.plan import Run, begin
+from agentrl.sweep import make_plan, results
+from agentrl.sweep.plan import Run, begin, reopened
 from agentrl.sweep.processes import Workers, train_all
 from agentrl.trainer import train
 
@@ -72,19 +69,13 @@ def test_two_recipes_over_two_seeds(files: Path, capsys: pytest.CaptureFixture[s
     assert [recipe["n"] for recipe in result["recipes"]] == [2, 2]
     assert result["differences"][0]["sampled"]["n"] == 2
     assert_same_run(Path("made/grpo/seed_1"), alone("grpo", 1, "alone"))
-    kept = {path: path.stat().st_mtime_ns for path in Path("made").rglob("summary.json")}
-    unlock(Path("made"))
-    assert main([*command[:4], "3", *command[5:], "--resume"]) == 0  # a third seed
-    assert "2 of 6 runs to train" in capsys.readouterr().out
-    assert all(path.stat().st_mtime_ns == at for path, at in kept.items())
-    assert [recipe["n"] for recipe in json.loads(Path("made/sweep.json").read_text())["recipes"]] == [3, 3]
 
 
 def test_a_recipe_that_cannot_be_built_is_found_before_the_first_trains(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (files / "typo.toml").write_text('extends = "gigpo.toml"\n[algorithm]\ncredit = { name = "grpo", eqs = 1e-6 }\n')
-    assert main(["sweep", "gigpo.toml", "typo.toml", "--seeds", "2", "--out", "made"]) == 2
+    assert main(["sweep", "typo.toml", "--seeds", "2", "--out", "made"]) == 2
     error = capsys.readouterr().err
     assert "typo: algorithm.credit[0] has no parameter 'eqs'. Did you mean 'eps'?" in error and error.count("\n") == 1
     assert not Path("made").exists()
@@ -111,76 +102,72 @@ class Killer:
             self.workers.processes[running[0]].kill()
 
 
-def test_a_run_that_is_killed_is_told_and_continued(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = begin(make_plan(["gigpo.toml", "grpo.toml"], [0], SMALL, Path("made")))
-    monkeypatch.setenv("TOY_STALL", f"{files / 'stalled'}:2")  # the second iteration of the first run
+def test_runs_that_fail_and_are_killed_are_told_and_leave_the_others_alone(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "broken.toml").write_text('extends = "gigpo.toml"\nalgorithm.filters = [{ name = "toy_runs:Broken" }]\n')
+    plan = begin(make_plan(["broken.toml", "gigpo.toml"], [0], SMALL, Path("made")), threads=1)
+    monkeypatch.setenv("TOY_STALL", f"{files / 'stalled'}:3")  # the second iteration of the second run
     reasons: dict[Run, str] = {}
     with Workers(plan, 1) as workers:
         killer = Killer(workers, files / "stalled")
         train_all(workers, plan.runs(), 1, killer, reasons)
     monkeypatch.delenv("TOY_STALL")
-    first, second = plan.runs()
-    assert killer.killed == [first] and reasons == {first: "its process was killed (SIGKILL)"}
-    assert killer.ends == {first: reasons[first], second: ""}
+    broken, killed = plan.runs()
+    assert killer.killed == [killed]
+    assert killer.ends == reasons == {broken: "ZeroDivisionError: a bug", killed: "its process was killed (SIGKILL)"}
     result = results.collect(plan, reasons)
-    assert result["status"] == "incomplete" and [recipe["n"] for recipe in result["recipes"]] == [0, 1]
-    shown = io.StringIO()
-    again = sweep([], seeds=[], out=Path("made"), resume=True, console=Console(file=shown, width=200))
-    assert again["status"] == "completed" and "gigpo, seed 0: goes on" in shown.getvalue()
-    assert_same_run(first.folder, alone("gigpo", 0, "alone"))
+    assert result["status"] == "incomplete" and [recipe["n"] for recipe in result["recipes"]] == [0, 0]
 
-
-def test_a_run_that_fails_leaves_the_others_alone(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (files / "broken.toml").write_text('extends = "gigpo.toml"\nalgorithm.filters = [{ name = "toy_runs:Broken" }]\n')
-    command = ["sweep", "broken.toml", "gigpo.toml", "--seeds", "1", "--jobs", "1", "--out", "made", *SMALL]
-    assert main(command) == 1
+    with pytest.raises(SystemExit) as status:
+        main(["sweep", "--resume", "--out", "made"])
+    assert status.value.code == 1
     shown = capsys.readouterr().out
-    assert "broken, seed 0: FAILED" in shown and "ZeroDivisionError: a bug" in shown
+    assert "2 of 2 runs to train" in shown and "gigpo, seed 0: goes on" in shown and "broken, seed 0: FAILED" in shown
     result = json.loads(Path("made/sweep.json").read_text())
     assert [(row["status"], row["reason"]) for row in result["runs"]] == [
         ("failed", "ZeroDivisionError: a bug"),
         ("completed", ""),
     ]
-    assert result["differences"][0]["sampled"]["value"] is None
-    assert "0 of 1" in Path("made/sweep.md").read_text()
+    assert result["differences"][0]["sampled"]["value"] is None and "0 of 1" in Path("made/sweep.md").read_text()
+    assert_same_run(killed.folder, alone("gigpo", 0, "alone"))
 
 
-def descendants(of: int) -> set[int]:
-    found = children(of)
-    return found.union(*(descendants(child) for child in found))
-
-
-def gone(processes: set[int]) -> Callable[[], bool]:
-    return lambda: not any(Path(f"/proc/{process}").exists() for process in processes)
+def ended(process: int) -> bool:
+    """Whether a process is no more, or only waits to be buried."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_stopped_leaves_no_process_and_can_be_continued(number: signal.Signals, files: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_leaves_no_process_and_a_run_to_continue(number: signal.Signals, files: Path) -> None:
     tests = Path(__file__).parent
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "agentrl.cli", "sweep", "gigpo.toml", "--seeds", "1", "--out", "made", *SMALL]
+    command = [sys.executable, "-m", "agentrl.cli", "sweep", "gigpo.toml", "--seeds", "1", "--threads", "1"]
     process = subprocess.Popen(
-        command,
-        env={**environ, "TOY_STALL": f"{files / 'stalled'}:2"},
+        [*command, "--out", "made", *SMALL, "run.iterations=100000"],
+        env=environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell leaves it ignored
     )
-    wait_for((files / "stalled").exists, process)
-    started = descendants(process.pid)
-    assert started
+    run = Path("made/gigpo/seed_0")
+    wait_for((run / "metrics.jsonl").exists, process)
+    started = children(process.pid)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[number]
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as waiting:
-        wait_for(gone(started), waiting)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGKILL: -9}[number]
+    assert len(started) == 1
+    with subprocess.Popen(["sleep", "3600"]) as waiting:
+        wait_for(lambda: ended(*started), waiting)
         waiting.kill()
-    assert summary(Path("made/gigpo/seed_0"))["status"] == "interrupted"
+    assert summary(run)["status"] == "interrupted"
     state = json.loads(Path("made/sweep.json").read_text())["status"]
     assert state == ("running" if number == signal.SIGKILL else "interrupted")
-    if number != signal.SIGKILL:
+    if number == signal.SIGINT:
         assert b"agentrl: interrupted; continue with --resume" in error
-    again = sweep([], seeds=[], out=Path("made"), resume=True, console=Console(file=io.StringIO()))
-    assert again["status"] == "completed"
-    assert_same_run(Path("made/gigpo/seed_0"), alone("gigpo", 0, "alone"))
+    (left,) = reopened(Path("made")).runs()
+    assert left.begun

@@ -38,21 +38,17 @@ def sweep(
         plan = reopened(out or Path("runs") / "sweep", recipes, seeds, overrides)
         lock(plan.folder)
         left = [run for run in plan.runs() if run.summary().get("status") != "completed"]
-        files = {recipe.name: [str(plan.run_file(recipe.name))] for recipe in plan.recipes}
-    else:
-        plan = make_plan(recipes, seeds, overrides, out)
-        left = plan.runs()
-        files = {recipe.name: [str(recipe.source), *overrides] for recipe in plan.recipes}
-    jobs, threads = shares(len(left), plan.recipes[0].config, jobs, threads)
-    if left:
-        console.print(f"checking {len(files)} run files", highlight=False)
-        check(files, plan.seeds[0], min(jobs, len(files)), threads)
-    if resume:
+        jobs, threads = shares(len(left), plan.recipes[0].config, jobs, threads or plan.threads)
         write_plan(plan)
     else:
-        plan = begin(plan)
+        plan = make_plan(recipes, seeds, overrides, out)
+        jobs, threads = shares(len(plan.runs()), plan.recipes[0].config, jobs, threads)
+        console.print(f"checking {len(recipes)} run files", highlight=False)
+        files = {recipe.name: [str(recipe.source), *overrides] for recipe in plan.recipes}
+        check(files, plan.seeds[0], min(jobs, len(files)), threads)
+        plan = begin(plan, threads)
         lock(plan.folder)
-        left = plan.runs()  # their folder may be another
+        left = plan.runs()
     return _train(plan, left, jobs, threads, console)
 
 

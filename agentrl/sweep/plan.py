@@ -74,6 +74,7 @@ class Plan:
     recipes: Sequence[Recipe]
     seeds: Sequence[int]
     folder: Path
+    threads: int | None = None  # of each run; another number gives other roundings
 
     def runs(self) -> list[Run]:
         """Seed by seed, so that what is finished can be compared early."""
@@ -129,10 +130,10 @@ def distinct_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def begin(plan: Plan) -> Plan:
+def begin(plan: Plan, threads: int | None = None) -> Plan:
     """Makes the folder of a new sweep and writes the recipes into it. Raises ConfigError where it cannot be written."""
     folder = plan.folder if plan.folder != Path("runs") / "sweep" else free_folder("sweep")
-    plan = Plan(plan.recipes, plan.seeds, folder)
+    plan = Plan(plan.recipes, plan.seeds, folder, threads)
     try:
         for recipe in plan.recipes:
             file = plan.run_file(recipe.name)
@@ -147,9 +148,9 @@ def begin(plan: Plan) -> Plan:
 
 
 def write_plan(plan: Plan) -> None:
-    """The recipes' names and sources, and the seeds."""
+    """The recipes' names and sources, the seeds, and the threads of a run."""
     recipes = [{"name": recipe.name, "source": str(recipe.source.resolve())} for recipe in plan.recipes]
-    data = {"recipes": recipes, "seeds": list(plan.seeds)}
+    data = {"recipes": recipes, "seeds": list(plan.seeds), "threads": plan.threads}
     write_atomic(plan.folder / "plan.json", (json.dumps(data, indent=2) + "\n").encode())
 
 
@@ -162,12 +163,13 @@ def reopened(
         stored = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         named = [(item["name"], Path(item["source"])) for item in stored["recipes"]]
         known = [int(seed) for seed in stored["seeds"]]
+        threads = stored.get("threads")
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no sweep to continue in {folder}; start it without --resume") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / 'plan.json'} cannot be read: {error!r}") from error
     kept = [Recipe(name, source, configs.load(folder / name / "recipe.toml")) for name, source in named]
-    plan = Plan(kept, sorted({*known, *seeds}), folder)
+    plan = Plan(kept, sorted({*known, *seeds}), folder, threads)
     if overrides and not recipes:
         raise ConfigError(
             f"a sweep goes on with the values that it began with; leave {' '.join(overrides)} out, or start anew without --resume"

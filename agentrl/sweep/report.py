@@ -71,10 +71,12 @@ def tables(result: Mapping[str, Any]) -> list[Shown]:
 def remarks(result: Mapping[str, Any]) -> str:
     """How to read the tables."""
     budget, panel = result["budget"], result["panel"]
+    cut = sum(row["status"] == "completed" and row["iterations"] < budget["iterations"] for row in result["runs"])
+    early = f" {cut} of the runs ended early, by their time limit." if cut else ""
     limit = "" if budget["time_limit_s"] is None else f", at most {budget['time_limit_s']:g} s"
     return (
         f"Means over complete runs with their intervals ({result['interval']}); a run's success is that on the first "
-        f"{panel['episodes']} tasks of {panel['split']}. Budget of a run: {budget['iterations']} iterations{limit}."
+        f"{panel['episodes']} tasks of {panel['split']}. Budget of a run: {budget['iterations']} iterations{limit}.{early}"
     )
 
 
