@@ -6,7 +6,7 @@ method's own default unless the label says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -159,9 +159,10 @@ def _in_order(methods: Sequence[Any], tables: Sequence[TurnTable]) -> list[Array
     result = []
     for table in tables:
         for place, method in enumerate(methods):
-            advantage = method(table, states[place]) if place in states else method(table)
+            found = method(table, states[place]) if place in states else method(table)
+            columns = found if isinstance(found, Mapping) else {"advantage": found}
             if place in states:
                 states[place] = method.observe(states[place], table, None)
-            table = table.with_columns(advantage=advantage)
+            table = table.with_columns(**columns)
         result.append(table["advantage"])
     return result
