@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -21,6 +20,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, UseAppendAction, arg
 
 from agentrl.errors import AgentRLError, UserError
+from agentrl.overrides import overrides_first
 
 DESCRIPTION = """Train, evaluate and inspect language-model agents.
 `agentrl COMMAND --help` explains a command; `agentrl --version` prints the version. A first run: `agentrl train quickstart`."""
@@ -35,7 +35,6 @@ Folder = Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")]
 Bound = Annotated[int | None, arg(metavar="N", help_behavior_hint="")]
 Seconds = Annotated[float | None, arg(metavar="S", help_behavior_hint="")]
 Isolation = Annotated[Literal["inline", "process"] | None, arg(metavar="inline|process", help_behavior_hint="")]
-FLAGS = ("--resume", "--dry-run")  # options of train and sweep without a value
 Flag = Annotated[bool, FlagCreatePairsOff, arg(help_behavior_hint="")]
 
 
@@ -445,22 +444,6 @@ def _terminable(received: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _overrides_first(arguments: Sequence[str]) -> list[str]:
-    """The words of a command that takes overrides, with those that come after options moved before them, where they are read."""
-    words = list(arguments)
-    options = [place for place, word in enumerate(words) if word.startswith("--")]
-    if not options or words[0] not in ("train", "sweep", "demos", "sft"):
-        return words
-    late = [
-        place
-        for place in range(options[0] + 1, len(words))
-        if re.match(r"\w+(\.\w+)*=", words[place])
-        and (words[place - 1] in FLAGS or not words[place - 1].startswith("--"))
-    ]
-    rest = [word for place, word in enumerate(words) if place >= options[0] and place not in late]
-    return [*words[: options[0]], *(words[place] for place in late), *rest]
-
-
 def _version() -> str:
     try:
         return importlib.metadata.version("agentrl-toolkit")
@@ -483,7 +466,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     received: list[int] = []
     try:
         with _terminable(received):
-            app.cli(prog="agentrl", description=DESCRIPTION, args=_overrides_first(arguments))
+            app.cli(prog="agentrl", description=DESCRIPTION, args=overrides_first(arguments))
     except UserError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2
