@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,10 +15,10 @@ from typing import Any
 
 from agentrl.commands import app
 from agentrl.errors import AgentRLError, UserError
+from agentrl.overrides import overrides_first
 
 DESCRIPTION = """Train, evaluate and inspect language-model agents.
 `agentrl COMMAND --help` explains a command; `agentrl --version` prints the version. A first run: `agentrl train quickstart`."""
-FLAGS = ("--resume", "--dry-run")  # options of train and sweep without a value
 
 
 @contextmanager
@@ -45,22 +44,6 @@ def _terminable(received: list[int]) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _overrides_first(arguments: Sequence[str]) -> list[str]:
-    """The words of a command that takes overrides, with those that come after options moved before them, where they are read."""
-    words = list(arguments)
-    options = [place for place, word in enumerate(words) if word.startswith("--")]
-    if not options or words[0] not in ("train", "sweep", "demos", "sft"):
-        return words
-    late = [
-        place
-        for place in range(options[0] + 1, len(words))
-        if re.match(r"\w+(\.\w+)*=", words[place])
-        and (words[place - 1] in FLAGS or not words[place - 1].startswith("--"))
-    ]
-    rest = [word for place, word in enumerate(words) if place >= options[0] and place not in late]
-    return [*words[: options[0]], *(words[place] for place in late), *rest]
-
-
 def _version() -> str:
     try:
         return importlib.metadata.version("agentrl-toolkit")
@@ -83,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     received: list[int] = []
     try:
         with _terminable(received):
-            app.cli(prog="agentrl", description=DESCRIPTION, args=_overrides_first(arguments))
+            app.cli(prog="agentrl", description=DESCRIPTION, args=overrides_first(arguments))
     except UserError as error:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2

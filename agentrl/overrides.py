@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agentrl.errors import ConfigError
+
+COMMANDS = ("train", "sweep", "demos", "sft")  # they take overrides
+FLAGS = ("--resume", "--dry-run")  # their options without a value
 
 
 def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -55,6 +59,27 @@ def parse_value(text: str) -> Any:
     except tomllib.TOMLDecodeError:
         return text
     return found["value"] if len(found) == 1 else text
+
+
+def overrides_first(arguments: Sequence[str]) -> list[str]:
+    """The words of a command line, where the command takes overrides with those that come after options moved before them.
+
+    >>> overrides_first(["train", "quickstart", "--out", "new", "run.seed=1"])
+    ['train', 'quickstart', 'run.seed=1', '--out', 'new']
+    """
+    words = list(arguments)
+    first = next((place for place, word in enumerate(words) if word.startswith("--")), None)
+    if not first or words[0] not in COMMANDS:
+        return words
+
+    def is_override(place: int) -> bool:
+        before = words[place - 1]
+        value_of_option = before.startswith("--") and before not in FLAGS
+        return not value_of_option and re.match(r"\w+(\.\w+)*=", words[place]) is not None
+
+    late = [place for place in range(first + 1, len(words)) if is_override(place)]
+    options = [words[place] for place in range(first, len(words)) if place not in late]
+    return [*words[:first], *(words[place] for place in late), *options]
 
 
 def parse_parameters(text: str, example: str) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from rich.console import Console
 from toy_runs import TINY
 from toy_sweeps import made_plan, write_run
 
-from agentrl.cli import _overrides_first, main
+from agentrl.cli import main
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.evaluation import mean_interval, student_t
+from agentrl.overrides import overrides_first
 from agentrl.sweep import curves, processes, results
 from agentrl.sweep.plan import Run, begin, distinct_names, make_plan, reopened, write_plan
 from agentrl.sweep.report import Progress, print_result, tables, write_markdown
@@ -409,8 +410,8 @@ def test_values_may_stand_after_options() -> None:
         ("eval e --option difficulty=easy", "eval e --option difficulty=easy"),
         ("--version", "--version"),
     ]:
-        assert _overrides_first(typed.split()) == wanted.split()
-    assert _overrides_first([]) == []
+        assert overrides_first(typed.split()) == wanted.split()
+    assert overrides_first([]) == []
 
 
 def test_progress_tells_what_runs_what_ended_and_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ method's own default unless the label says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
