@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agentrl import build, cli, config
+from agentrl import build, cli, config, registry
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in sorted(ROOT.rglob("README.md")) if not {".venv", "node_modules"} & set(path.parts)]
@@ -71,4 +71,10 @@ def test_commands_on_the_pages_exist(line: str, capsys: pytest.CaptureFixture[st
 def test_programs_on_the_pages_run(block: str) -> None:
     program = compile(block, "page", "exec", dont_inherit=True)
     if not re.search(r"runs/|games=|train\(", block):  # what needs a run, real games or minutes is only compiled
-        exec(program, {"__name__": "page"})
+        known = {kind: dict(things) for kind, things in registry._table.items()}
+        try:
+            exec(program, {"__name__": "page"})
+        finally:  # a method that a page registers is no method of the other tests
+            for kind, things in registry._table.items():
+                things.clear()
+                things.update(known[kind])
