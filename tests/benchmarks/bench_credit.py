@@ -3,12 +3,12 @@ million, and the parts beside quadratic code.
 
     python tests/benchmarks/bench_credit.py
 
-``rows()`` gives one dictionary a measurement, GiGPO's first: ``name``, ``value`` and ``unit`` (the best of several runs); ``against``
-names the peer and whether it was measured now or is a constant of a named machine, ``peer`` is its value in the same unit and
-``ratio`` = peer / ours; ``bound`` says what no code can avoid that brings the rows of a trajectory together, one stable sort of
-as many integers, and ``bound_ratio`` = ours / bound. Where time should grow with the number of turns, the peer is the smaller
-case's time scaled up, so a ratio near 1 says that it does. The quadratic peer is the way released code computes
-returns: one search through all rows for every row; at 64,000 rows it is timed on a part of them and scaled up.
+``rows()`` gives one dictionary a measurement, GiGPO's first: ``name``, ``value`` and ``unit`` (the best of several runs);
+``against`` names the peer and whether it was measured now or is a constant of a named machine, ``peer`` is its value in the
+same unit and ``ratio`` = peer / ours; ``bound`` says what no code can avoid that brings the rows of a trajectory together,
+one stable sort of as many integers, and ``bound_ratio`` = ours / bound. Where time should grow with the number of turns, the
+peer is the smaller case's time scaled up, so a ratio near 1 says that it does. The quadratic peer is the way released code
+computes returns: one search through all rows for every row; at 64,000 rows it is timed on a part of them and scaled up.
 """
 
 from __future__ import annotations
