@@ -44,7 +44,7 @@ class Bm25:
     remote = False
 
     def __init__(self, corpus: Sequence[Passage], index: str | os.PathLike[str] | None = None) -> None:
-        self._library = _library()
+        self._library = library()
         self.corpus = corpus
         folder = None if index is None else Path(index)
         signature = getattr(corpus, "signature", "")
@@ -128,14 +128,15 @@ def _kept(folder: Path) -> str:
 
 @functools.cache
 def _stop_words() -> frozenset[str]:
-    _library()
+    library()
     from bm25s.stopwords import STOPWORDS_EN
 
     return frozenset(STOPWORDS_EN)
 
 
 @functools.cache
-def _library() -> ModuleType:
+def library() -> ModuleType:
+    """The package bm25s. Raises MissingExtra without it."""
     try:
         import bm25s
     except ImportError as error:
