@@ -16,6 +16,8 @@ import pytest
 pytest.importorskip("bm25s", reason="the search environment needs the extra 'search'")
 
 import agentrl
+from agentrl.algorithms.rewards.stratum import Stratum
+from agentrl.algorithms.table import TurnTable
 from agentrl.env import make, shared_folder
 from agentrl.env_check import check_env, failed, render
 from agentrl.envs.search import data as files
@@ -89,7 +91,7 @@ def test_it_keeps_the_contract_on_real_questions(score: str) -> None:
 def test_oracle_and_expert_win_in_every_split(level: str) -> None:
     for split in ("train", "valid_seen", "valid_unseen"):
         for player in ("oracle", "expert"):
-            played = agentrl.rollout(ID, player, n=12, split=split, options={"difficulty": level})
+            played = agentrl.rollout(ID, player, n=6, split=split, options={"difficulty": level})
             assert [t.task.id for t in played if not t.success] == []
             hops = [len(generate.puzzle(t.task).question.hops) for t in played]
             assert all(len(t.turns) <= n + 1 for t, n in zip(played, hops, strict=True))
@@ -223,6 +225,16 @@ def test_too_many_searches_end_the_episode_without_an_answer() -> None:
     assert make(ID, searches=2).get_wrapper_attr("tasks")("train")[0].max_turns == 3
 
 
+def test_strata_are_numbers_of_searches() -> None:
+    """The column that Stratified GRPO compares within, from a searching player's episodes."""
+    played = agentrl.rollout(ID, "expert:noise=0.5", n=30, options={"difficulty": "easy"})
+    table = TurnTable.from_trajectories(played)
+    counted = [sum("<search>" in turn.action for turn in t.turns) for t in played]
+    found = Stratum(by="tool_calls")(table)["stratum"]
+    assert [int(found[table["trajectory"] == number][0]) for number in range(30)] == counted
+    assert len(set(counted)) > 2
+
+
 # ── generated questions ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -232,6 +244,7 @@ def test_a_task_is_the_same_everywhere(level: str) -> None:
         task = generate.tasks(level, split)[7]
         first = generate.puzzle(task)
         generate.drawn.cache_clear()
+        generate._puzzle.cache_clear()
         assert generate.task_by_id(task.id) == task and generate.puzzle(task) == first
         assert json.loads(json.dumps(dict(task.options))) == task.options
 
@@ -244,11 +257,12 @@ def test_a_task_is_what_it_was() -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_splits_share_no_question_and_unseen_names_are_unseen(level: str) -> None:
     questions = {
-        s: {generate.puzzle(t).question.text for t in generate.tasks(level, s)[:60]} for s in generate.SPLIT_SIZES
+        s: {generate.drawn(level, s, t.type, int(t.options["index"]))[0].text for t in generate.tasks(level, s)[:60]}
+        for s in generate.SPLIT_SIZES
     }
     assert not questions["train"] & questions["valid_seen"]
     for split in generate.SPLIT_SIZES:
-        for task in generate.tasks(level, split)[:10]:
+        for task in generate.tasks(level, split)[:4]:
             names = [passage.title for passage in generate.puzzle(task).passages]
             assert {held_out(name) for name in names} == {split == "valid_unseen"}
 
@@ -256,7 +270,7 @@ def test_splits_share_no_question_and_unseen_names_are_unseen(level: str) -> Non
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_hop_is_needed_and_can_be_found(level: str) -> None:
     """The passage of each hop is found by its query, and the names of later hops stand in no question."""
-    for task in generate.tasks(level, "train")[:40]:
+    for task in generate.tasks(level, "train")[:24]:
         puzzle = generate.puzzle(task)
         finder = Bm25(puzzle.passages)
         for hop in puzzle.question.hops:
@@ -272,12 +286,12 @@ def test_every_hop_is_needed_and_can_be_found(level: str) -> None:
 def test_levels_grow() -> None:
     sizes = [len(generate.puzzle(generate.tasks(level, "train")[0]).passages) for level in LEVELS]
     assert sizes == [8, 24, 80, 240]
-    hops = {len(generate.puzzle(task).question.hops) for task in generate.tasks("full", "train")[:60]}
+    hops = {len(generate.puzzle(task).question.hops) for task in generate.tasks("full", "train")[:24]}
     assert hops == {2, 3, 4}
 
 
 def test_second_names_lead_on_and_are_accepted() -> None:
-    found = [generate.puzzle(task).question for task in generate.tasks("full", "train")[:60]]
+    found = [generate.puzzle(task).question for task in generate.tasks("full", "train")[:24]]
     assert any(question.called for question in found) and any(len(question.answers) == 2 for question in found)
 
 

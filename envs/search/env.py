@@ -17,6 +17,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from agentrl.answers import agreement, normal_form
@@ -24,7 +25,7 @@ from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.search import data as files
 from agentrl.envs.search import generate
 from agentrl.errors import ConfigError, GameError, did_you_mean
-from agentrl.retrieval import Hit, Retriever
+from agentrl.retrieval import Hit, Passage, Retriever
 from agentrl.types import Task
 
 if TYPE_CHECKING:
@@ -95,7 +96,6 @@ class SearchEnv(TextEnv, AwaitedEnv):
         self._data = None if data is None else os.fspath(data)
         self._first_seed = seed
         self._shared = None if self._data is None else files.retriever(self._data, retriever, index)
-        self._local: Retriever | None = None  # of the generated world that is played
         self._puzzle: generate.Puzzle | None = None
         self._splits: dict[str, Sequence[Task]] = {}
         self._seen: dict[str, Hit] = {}
@@ -248,8 +248,6 @@ class SearchEnv(TextEnv, AwaitedEnv):
             raise GameError(f"task '{task.id}' wants a text in options['question'] and answers as its reference")
         if puzzle is not None and task.reference is None:
             task = replace(task, reference=list(puzzle.question.answers))
-        if puzzle is None or puzzle != self._puzzle:
-            self._local = None
         self.task, self._puzzle = task, puzzle
         self._seen, self._clean, self._over = {}, True, False
 
@@ -257,11 +255,7 @@ class SearchEnv(TextEnv, AwaitedEnv):
         if self._puzzle is None:
             assert self._shared is not None, "_start has looked"
             return self._shared.search([query], self.k)[0]
-        if self._local is None:
-            from agentrl.retrieval.bm25 import Bm25
-
-            self._local = Bm25(self._puzzle.passages)
-        return self._local.search([query], self.k)[0]
+        return _finder(self._puzzle.passages).search([query], self.k)[0]
 
     def _answered(self, answer: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         right = agreement(answer, self.answers, "exact") == 1.0
@@ -300,6 +294,13 @@ def information(hits: Sequence[Hit]) -> str:
     """
     lines = [f'Doc {place}(Title: "{hit.title}") {hit.text}' for place, hit in enumerate(hits, 1)]
     return "\n\n<information>" + "\n".join(lines) + "</information>\n\n"
+
+
+@lru_cache(maxsize=64)  # the members of a group play one task
+def _finder(passages: tuple[Passage, ...]) -> Retriever:
+    from agentrl.retrieval.bm25 import Bm25
+
+    return Bm25(passages)
 
 
 class _Bounded(Sequence[Task]):

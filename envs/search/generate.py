@@ -151,6 +151,11 @@ def puzzle(task: Task) -> Puzzle:
     known(level, LEVELS, "level")
     known(split, SPLIT_SIZES, "split")
     known(kind, LEVELS[level].hops, f"task type at the level {level}")
+    return _puzzle(level, split, kind, index)
+
+
+@lru_cache(maxsize=64)  # the members of a group play one task
+def _puzzle(level: str, split: str, kind: str, index: int) -> Puzzle:
     question, core = drawn(level, split, kind, index)
     draw = stream(0, "search", "passages", level, split, kind, index).random
     rules = LEVELS[level]
