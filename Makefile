@@ -74,7 +74,7 @@ $(VENV)/.train: $(VENV)/.created $(PINS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(PIP) --editable '.[train,plots,dev]'
+	$(PIP) --editable '.[train,plots,search,dev]'
 	@touch $@
 
 # The real ALFWorld engine compiles and takes minutes. Where it cannot be installed the tests that need it skip and say so;

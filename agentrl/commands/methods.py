@@ -93,7 +93,7 @@ def bench(name: Annotated[Positional[str], arg(metavar="NAME")], /, json: Flag =
     """Measure the speed of a part against its reference (needs a checkout: tests/benchmarks).
 
     Args:
-        name: household, credit … or all; another word lists those there are.
+        name: household, credit, retriever … or all; another word lists those there are.
         json: Print JSON: rows of name, value, unit, against (what it is measured against), ratio and bound_ratio.
     """
     from agentrl.listing import benchmarks, print_rows
