@@ -1,5 +1,5 @@
 """Provided environments. Importing this package registers them with Gymnasium and loads no heavy library."""
 
-from agentrl.envs import alfworld, household
+from agentrl.envs import alfworld, functions, household
 
-__all__ = ["alfworld", "household"]
+__all__ = ["alfworld", "functions", "household"]
