@@ -64,6 +64,7 @@ class Draw:
         self.random = random
         self.service = service
         self.calls: list[ToolCall] = []
+        self.results: list[Json] = []
 
     @property
     def state(self) -> dict[str, Json]:
@@ -85,9 +86,10 @@ class Draw:
         """What the tool gives."""
         self.calls.append(ToolCall(name, arguments))
         try:
-            return getattr(self.service, name)(**arguments)
+            self.results.append(getattr(self.service, name)(**arguments))
         except ToolError as error:
             raise Unfit from error
+        return self.results[-1]
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ KINDS = ("single", "sequence", "parallel", "missing_function", "missing_paramete
 SIZES = {"train": 100_000, "valid_seen": 2_000, "valid_unseen": 2_000}
 # No tool does any of these.
 IRRELEVANT = ("Play some {} music.", "Write a poem about a {}.", "How do you say {} in French?", "Draw a {}.", "Tell a joke about a {}.")  # fmt: skip
+NEW_TOOL = "Now you have the tool {}."
 SUBJECTS = ("dog", "cat", "moon", "mountain", "guitar", "cloud", "horse", "castle", "robot", "dragon")
 ATTEMPTS, TRIES = 1_000, 20  # states, and requests of a turn, until one fits
 
@@ -103,7 +104,7 @@ def task_by_id(task_id: str) -> Task:
     raise GameError(f"no task '{task_id[:80]}' in FunctionCalling; ids are like tiny/train/0")
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=8192)
 def task(level: str, split: str, number: int) -> Task:
     """The task of that number: a pure function of its arguments. Seen splits are kept apart by the hash of the
     state that a task begins with."""
@@ -207,7 +208,7 @@ class _Maker:
         said, calls = self._made(asked)
         self._check(calls)
         self._say(said.text, [])
-        self._say(f"Now you have the tool {asked.tools[0]}.", calls, asked.tools)
+        self._say(NEW_TOOL.format(asked.tools[0]), calls, asked.tools)
         self.withheld.update(asked.tools)
 
     def missing_parameter(self, new: bool) -> None:

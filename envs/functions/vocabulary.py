@@ -14,7 +14,7 @@ from agentrl.chat.tool_calls import CallFormat
 from agentrl.envs.functions import bank, calendar, files, orders, tickets
 from agentrl.envs.functions.dialogue import NOTHING_TO_SAY, described, usage
 from agentrl.envs.functions.service import REQUESTS, Draw, Unfit
-from agentrl.envs.functions.tasks import IRRELEVANT, SERVICES, SUBJECTS
+from agentrl.envs.functions.tasks import IRRELEVANT, NEW_TOOL, SERVICES, SUBJECTS
 
 MOST_MONEY = 4_000
 DRAWS = 40  # of every request, so that each of its wordings is among them
@@ -30,7 +30,7 @@ _REFUSALS = (
     "there is no card of x. the two accounts are the same. x has only 3. card 1 is already frozen. there is no company x",
     "there is no ticket about x. ticket 1 is closed. there is no person x. there is no folder x. there is no account x",
     "no tool is called 'x'. Did you mean 'x'? x: the argument 'x' is missing. x has no argument 'x'.",
-    "the reply is empty; wanted a call of a tool, or the final answer. The episode is over. Now you have the tool x.",
+    "the reply is empty; wanted a call of a tool, or the final answer. The episode is over.",
     "returned: broken null true false name result arguments type text tool_call tool_response",
 )
 
@@ -52,7 +52,9 @@ def texts(form: CallFormat) -> Iterator[str]:
                 continue
             yield from _twice(said.text, said.vague, said.detail)
             yield from _twice(*(form.render([call]) for call in draw.calls))
-    yield from _twice("Tools that you may call:", usage(form), NOTHING_TO_SAY, *_REFUSALS, *IRRELEVANT)
+            results = [json.dumps(result, separators=(",", ":")) for result in draw.results]
+            yield form.respond([(call.name, text) for call, text in zip(draw.calls, results, strict=True)])
+    yield from _twice("Tools that you may call:", usage(form), NOTHING_TO_SAY, NEW_TOOL, *_REFUSALS, *IRRELEVANT)
     for word in (word for pool in _POOLS for word in pool):
         yield f"{word} {word}"
     for number in (*range(100), *range(100, MOST_MONEY, 10), 2030):
