@@ -7,6 +7,7 @@ turn, which is judged, and the user speaks again. The user is scripted: what is 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,15 +164,16 @@ class Dialogue(ToolEnv):
 
     def oracle(self) -> list[str]:
         """Completions that are right from here on: the calls of each user turn that are still missing, in one action where they
-        may be made together, then a text. What has gone wrong is not mended."""
+        may be made together or are too many for ``max_steps``, then a text. What has gone wrong is not mended."""
         if self.task is None or self._over:
             return []
         found: list[str] = []
         for turn in range(self._turn, self.n_turns(self.task)):
             done = [called.call for called in self.called[self._first :]] if turn == self._turn else []
             left = self._missing(turn, done)
-            actions = [left] if left and self.together(self.task, turn) else [[call] for call in left]
-            found += map(self.format.render, actions)
+            steps = max(1, self.max_steps - 1 - (self._steps if turn == self._turn else 0))
+            size = max(1, len(left) if self.together(self.task, turn) else math.ceil(len(left) / steps))
+            found += (self.format.render(left[start : start + size]) for start in range(0, len(left), size))
             found.append(NOTHING_TO_SAY)
         return found
 

@@ -38,7 +38,13 @@ REPLACEABLE = frozenset(
 KINDS = ("single", "sequence", "parallel", "missing_function", "missing_parameter", "irrelevant")
 SIZES = {"train": 100_000, "valid_seen": 2_000, "valid_unseen": 2_000}
 # No tool does any of these.
-IRRELEVANT = ("Play some {} music.", "Write a poem about a {}.", "How do you say {} in French?", "Draw a {}.", "Tell a joke about a {}.")  # fmt: skip
+IRRELEVANT = (
+    "Play some {} music.",
+    "Write a poem about a {}.",
+    "How do you say {} in French?",
+    "Draw a {}.",
+    "Tell a joke about a {}.",
+)
 NEW_TOOL = "Now you have the tool {}."
 SUBJECTS = ("dog", "cat", "moon", "mountain", "guitar", "cloud", "horse", "castle", "robot", "dragon")
 ATTEMPTS, TRIES = 1_000, 20  # states, and requests of a turn, until one fits
