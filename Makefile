@@ -87,5 +87,5 @@ $(VENV)/.alfworld: $(VENV)/.dev
 
 # Its metadata pins old numpy, filelock and networkx; data, back ends and checkers need mpmath only.
 $(VENV)/.bfcl: $(VENV)/.dev
-	$(PIP) --no-deps 'bfcl_eval>=2026.3.23' mpmath
+	$(PIP) --no-deps bfcl_eval==2026.3.23 mpmath
 	@touch $@

@@ -181,9 +181,9 @@ class BFCLEnv(Dialogue):
             self.called = [Called(call, done.result) for call, done in zip(calls, self.called, strict=False)]
         self._steps += 1
         self.reply(self.task, action)
-        text, *rest, info = await self._end(self.task, action)
-        counts = {"n_tool_calls": len(calls), "valid": not isinstance(found, CallProblem)}
-        return (text, *rest, info | counts)
+        reply = await self._end(self.task, action)
+        reply[4].update(n_tool_calls=len(calls), valid=not isinstance(found, CallProblem))
+        return reply
 
     def _state_key(self) -> str:
         """The task and every call so far, in order."""
@@ -202,7 +202,8 @@ class BFCLEnv(Dialogue):
 
 def _first(values: dict[str, Any], required: Sequence[str] = ()) -> dict[str, Json]:
     """The first accepted value of each argument that must be given ("" says that it need not be)."""
-    given = {name: accepted for name, accepted in values.items() if "" not in accepted or name in required}
+    lists = {name: accepted if isinstance(accepted, list) else [accepted] for name, accepted in values.items()}
+    given = {name: accepted for name, accepted in lists.items() if "" not in accepted or name in required}
     return {name: _value(next((one for one in accepted if one != ""), "")) for name, accepted in given.items()}
 
 

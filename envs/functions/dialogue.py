@@ -126,8 +126,7 @@ class Dialogue(ToolEnv):
             return reply
         said = self.reply(self.task, "")
         if said is None:
-            text, *rest = await self._end(self.task, "")
-            return (reply[0] or text, *rest)  # what the last calls gave is still told
+            return reply[0], *(await self._end(self.task, ""))[1:]  # what the last calls gave is still told
         self._list_tools()
         told = f"{reply[0]}\n\n{said}" if reply[0] else said
         return told, *reply[1:4], reply[4] | self._about()
