@@ -77,7 +77,8 @@ def test_calls_match_in_any_order_and_each_once() -> None:
     expected = [("f", {"a": [1]}), ("g", {"a": [1]}), ("f", {"a": [2]})]
     f1, f2, g1 = ToolCall("f", {"a": 1}), ToolCall("f", {"a": 2}), ToolCall("g", {"a": 1})
     assert check_calls([f2, g1, f1], expected, schemas) is None
-    assert check_calls([f1, g1, f1], expected, schemas) == "no call fits 'f'"
+    assert check_calls([f1, g1, f1], expected, schemas) == "f: the argument 'a' is not right"
+    assert check_calls([f1, f1, g1], [expected[2], *expected[:2]], schemas) == "no call fits 'f'"
     assert check_calls([f1, g1], expected, schemas) == "wanted 3 calls; got 2"
     assert check_calls([g1], expected[:1], schemas) == "wanted a call of 'f'; got 'g'"
 
