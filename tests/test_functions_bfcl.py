@@ -232,7 +232,7 @@ def test_the_oracle_wins_nearly_everywhere() -> None:
     env = BFCLEnv()
     lost = [task.id for task in env.tasks("valid_unseen") if not won(env, task)]
     print(lost)
-    assert len(lost) <= 10
+    assert len(lost) <= 4 and all(key.startswith("live_") for key in lost)
 
 
 @needs_package

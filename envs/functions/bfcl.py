@@ -37,7 +37,9 @@ class BFCLTools(Toolset):
         entry = data.entries(category)[task.id]
         self.engine = Engine(entry) if category in data.MULTI_TURN else None
         self.withheld = {int(turn): names for turn, names in entry.get("missed_function", {}).items()}
-        docs = entry.get("function") or [doc for name in entry["involved_classes"] for doc in data.functions_of(name)]
+        docs = entry.get("function")  # may be empty where nothing is to be called
+        if docs is None:
+            docs = [doc for name in entry["involved_classes"] for doc in data.functions_of(name)]
         later = {name for names in self.withheld.values() for name in names}
         self.known = {doc["name"]: self._tool(doc) for doc in docs}
         self.offered = [name for name in self.known if name not in later]

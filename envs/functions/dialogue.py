@@ -95,6 +95,8 @@ class Dialogue(ToolEnv):
 
     def description(self) -> str:
         """What the model is told of its tools."""
+        if not self._tools:
+            return ""
         lines = [described(tool, self.as_json) for tool in self._tools.values()]
         return "\n".join(["Tools that you may call:", *lines, usage(self.format)])
 
