@@ -15,7 +15,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart bfcl clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,8 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
 	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
 
+bfcl: $(VENV)/.bfcl ## install the Berkeley function-calling entries and back ends, without the package's own pins
+
 clean: ## remove the environment, caches and build folders; runs/ stays
 	rm -rf $(VENV) build dist agentrl_toolkit.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find agentrl envs tools configs tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -82,3 +84,8 @@ $(VENV)/.dev: $(VENV)/.train
 $(VENV)/.alfworld: $(VENV)/.dev
 	@if $(PIP) --editable '.[train,alfworld]'; then touch $@; else \
 		echo "WARNING: alfworld could not be installed (see above): the tests against the real engine will be skipped."; fi
+
+# Its metadata pins old numpy, filelock and networkx; data, back ends and checkers need mpmath only.
+$(VENV)/.bfcl: $(VENV)/.dev
+	$(PIP) --no-deps bfcl_eval==2026.3.23 mpmath
+	@touch $@

@@ -58,7 +58,8 @@ class ToolEnv(TextEnv, AwaitedEnv):
     """``tools``: what ``agentrl.tool.tools_of`` takes. ``tasks``: for each split a list, or a function of the split that gives
     one, of ``Task`` whose options hold a ``prompt``, or of dictionaries of ``prompt`` and, if need be, ``id`` and ``reference``
     (further keys become options). ``score``: (task, answer, calls) -> the reward, also a coroutine function; the episode is a
-    success from ``success_at`` on. A subclass may write ``tasks``, ``score`` and ``prompt`` as methods instead.
+    success from ``success_at`` on. A subclass may write ``tasks``, ``score`` and ``prompt`` as methods instead, and
+    ``reply``: a user who goes on talking, so that an episode has several requests.
 
     ``format``: "hermes", "json" or "python" (``agentrl.chat.tool_calls``). ``describe``: "text" puts the tools' schemas behind
     the prompt; "none" leaves them to the model's chat template (``[agent] tools = "template"``). ``answer``: "text": a text
@@ -135,6 +136,11 @@ class ToolEnv(TextEnv, AwaitedEnv):
             raise GameError(f"task '{task.id}' has no text in options['prompt']; got {text!r}")
         return text
 
+    def reply(self, task: Task, text: str) -> str | None:
+        """What a user says to a text without a call: the next observation, after which the toolsets are asked for their tools
+        again; None: there is no more to say, the text is the answer, which is scored."""
+        return None
+
     def description(self) -> str:
         """What the model is told of its tools."""
         if not self._tools:
@@ -195,11 +201,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
         question = self.prompt(task)
         for seat in self._sets:
             await seat.open(task)
-        if any(isinstance(entry, Toolset | Recipe) for entry in self._entries):
-            opened = iter(self._sets)
-            self._tools = self._named(
-                [[entry] if isinstance(entry, Tool) else next(opened).toolset.tools() for entry in self._entries]
-            )
+        self._list_tools()
         self.task, self.called, self._over = task, [], False
         about = self.description() if self.describe == "text" else ""
         return f"{question}\n\n{about}" if about else question, {"success": False, "free_text": True}
@@ -222,7 +224,19 @@ class ToolEnv(TextEnv, AwaitedEnv):
         text = (answer.group(1) if answer else found.rest).strip()
         if not text:
             return self._refused("the reply is empty; wanted a call of a tool, or the final answer")
-        return await self._end(self.task, text)
+        said = self.reply(self.task, text)
+        if said is None:
+            return await self._end(self.task, text)
+        self._list_tools()
+        return said, 0.0, False, False, self._info()
+
+    def _list_tools(self) -> None:
+        """Asks the toolsets anew which tools they have now."""
+        if self._sets:
+            opened = iter(self._sets)
+            self._tools = self._named(
+                [[entry] if isinstance(entry, Tool) else next(opened).toolset.tools() for entry in self._entries]
+            )
 
     def _refused(self, why: str) -> Reply:
         return f"Error: {why}", 0.0, False, False, self._info(valid=False, n_tool_errors=1)

@@ -102,6 +102,49 @@ def test_an_episode(form: str) -> None:
     assert env.step(said(("write", {"line": "y"}), form=form))[0].count("x") == 0  # the notes are new
 
 
+class Shelf(Toolset):
+    """Brings a second tool once the user has spoken twice."""
+
+    def open(self, task: Task | None) -> None:
+        self.n_said = 1
+
+    @tool
+    def look(self) -> str:
+        """Looks."""
+        return "a book"
+
+    @tool
+    def read(self) -> str:
+        """Reads."""
+        return "a poem"
+
+    def tools(self) -> list[Any]:
+        return [self.look, self.read][: self.n_said]
+
+
+class Talk(ToolEnv):
+    def __init__(self) -> None:
+        self.shelf = Shelf()
+        super().__init__([self.shelf], rows, exact)
+
+    def reply(self, task: Task, text: str) -> str | None:
+        if self.shelf.n_said == 2:
+            return None
+        self.shelf.n_said = 2
+        return f"You said: {text}. And then?"
+
+
+def test_a_user_who_goes_on_talking() -> None:
+    env = Talk()
+    env.reset(options={"task": "train-0"})
+    assert [schema["function"]["name"] for schema in env.tools] == ["look"]
+    assert env.step("1")[:4] == ("You said: 1. And then?", 0.0, False, False)
+    assert [schema["function"]["name"] for schema in env.tools] == ["look", "read"]
+    assert "a poem" in env.step(said(("read", {})))[0]
+    text, reward, over, _, info = env.step("1")
+    assert (text, reward, over, info["answer"], info["success"]) == ("", 1.0, True, "1", True)
+
+
 @pytest.mark.parametrize(
     ("action", "told", "valid"),
     [
