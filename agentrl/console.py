@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,8 +53,8 @@ class Progress:
         return LiveProgress(console) if console.is_terminal else LineProgress(console)
 
     @contextmanager
-    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
-        """Wraps a whole run."""
+    def run(self, folder: Path, config: Any, iteration: int, seconds: float = 0.0) -> Iterator[None]:
+        """Wraps a whole run, from ``iteration`` on; ``seconds`` of its time are over."""
         yield
 
     def note(self, text: str) -> None:
@@ -87,11 +88,14 @@ class LineProgress(Progress):
     def __init__(self, console: Console) -> None:
         self.console = console
         self.started = time.perf_counter()
+        self.learning = 0.0  # when the first iteration began
         self.first = self.total = 0
+        self.ends = math.inf
 
     @contextmanager
-    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
+    def run(self, folder: Path, config: Any, iteration: int, seconds: float = 0.0) -> Iterator[None]:
         self.first, self.total = iteration, config.run.iterations
+        self.ends = time.perf_counter() + (config.run.time_limit_s or math.inf) - seconds
         self.say(f"run folder: {folder}")
         yield
 
@@ -105,11 +109,19 @@ class LineProgress(Progress):
     def iteration(self, metrics: Mapping[str, Any]) -> None:
         shown = "  ".join(f"{head} {form.format(metrics[name])}" for name, head, form in COLUMNS if name in metrics)
         number = metrics["iteration"]
-        done = number + 1 - self.first
-        left = (time.perf_counter() - self.started) / done * (self.total - number - 1)
+        left = self.left(metrics)
         faults = metrics.get("episode/faults", 0)
         shown += f"  FAULTS {faults}" if faults else ""
         self.say(f"{number + 1:4d}/{self.total}  {shown}  left {clock(left)}")
+
+    def left(self, metrics: Mapping[str, Any]) -> float:
+        """Seconds until the last iteration ends, if all take as long as those of this process; no more than the run's time
+        limit leaves. ``metrics`` are the newest iteration's."""
+        now, done = time.perf_counter(), metrics["iteration"] + 1 - self.first
+        if done == 1:
+            self.learning = now - metrics["time/iteration"]
+        rest = (now - self.learning) / done * (self.total - self.first - done)
+        return max(0.0, min(rest, self.ends - now))
 
     def evaluated(self, name: str, result: Mapping[str, Any]) -> None:
         low, high = result["ci95"]
@@ -135,12 +147,14 @@ class LiveProgress(LineProgress):
         super().__init__(console)
         self.live: Live | None = None
         self.rows: list[Mapping[str, Any]] = []
+        self.remaining = 0.0
         self.now = ""
         self.episodes = 0
 
     @contextmanager
-    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
-        with super().run(folder, config, iteration), Live(console=self.console, refresh_per_second=4) as self.live:
+    def run(self, folder: Path, config: Any, iteration: int, seconds: float = 0.0) -> Iterator[None]:
+        told = super().run(folder, config, iteration, seconds)
+        with told, Live(console=self.console, refresh_per_second=4) as self.live:
             yield
         self.live = None
 
@@ -155,6 +169,7 @@ class LiveProgress(LineProgress):
 
     def iteration(self, metrics: Mapping[str, Any]) -> None:
         self.rows.append(metrics)
+        self.remaining = self.left(metrics)
         self.now, self.episodes = "", 0
         self._draw()
 
@@ -172,10 +187,8 @@ class LiveProgress(LineProgress):
                 cells = [form.format(row[name]) if name in row else "" for name, _, form in COLUMNS]
                 table.add_row(f"{row['iteration'] + 1}/{self.total}", *cells)
             yield table
-            done = self.rows[-1]["iteration"] + 1 - self.first
-            left = elapsed / max(1, done) * (self.total - self.first - done)
             line = sparkline([row["episode/success_rate"] for row in self.rows])
-            yield Text(f"success {line}   elapsed {clock(elapsed)}   left about {clock(left)}", style="bold")
+            yield Text(f"success {line}   elapsed {clock(elapsed)}   left about {clock(self.remaining)}", style="bold")
         if self.now or self.episodes:
             yield Text(f"{self.now or 'rolling out'}: {self.episodes} episodes done", style="dim")
 
@@ -191,7 +204,7 @@ class PanelProgress(Progress):
         self.n = self.max_turns = self.turns = self.ended = self.successes = self.turns_of_ended = 0
 
     @contextmanager
-    def run(self, folder: Path, config: Any, iteration: int) -> Iterator[None]:
+    def run(self, folder: Path, config: Any, iteration: int, seconds: float = 0.0) -> Iterator[None]:
         if not self.console.is_terminal:
             yield
             return
@@ -241,8 +254,19 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) ->
     for name, before, after, difference in names:
         if "n" in before:
             table.add_row(f"{name} (n = {before['n']})", rate(before), rate(after), gain(difference))
-    console.print(table, markup=False, emoji=False)
-    console.print(f"everything is in {folder}", highlight=False, markup=False, emoji=False)
+    if table.row_count:
+        print_table(console, table)
+    else:
+        console.print(table.title, highlight=False, markup=False, emoji=False)
+    console.print(f"everything is in {folder}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """A table whose texts are data, fitted to a terminal. A file or a pipe has no width: no cell is cut or folded there."""
+    if not console.is_terminal:
+        wide = console.options.update(max_width=10_000, markup=False)
+        table.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table, markup=False, emoji=False, crop=False)
 
 
 def rate(result: Mapping[str, Any]) -> str:

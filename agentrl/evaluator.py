@@ -22,7 +22,7 @@ from agentrl import build, registry
 from agentrl import config as configs
 from agentrl.agents import Agent
 from agentrl.config import AgentTable, EnvTable, RunConfig
-from agentrl.console import Progress, rate
+from agentrl.console import Progress, print_table, rate
 from agentrl.env import environment
 from agentrl.errors import CheckpointError, ConfigError, did_you_mean
 from agentrl.overrides import parse_parameters
@@ -284,14 +284,16 @@ def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
     """A table by task type."""
-    table = Table(title=f"{result['env']}  {result['policy']}  {result['split']}", title_justify="left", box=None)
+    table = Table(
+        title=f"{result['env']}  {result['policy']}  {result['split']}", title_justify="left", box=None, pad_edge=False
+    )
     for heading in ("task type", "n", "success", "turns", "valid actions"):
         table.add_column(heading, justify="left" if heading == "task type" else "right")
     for name, row in [*(item for item in result["by_type"].items() if item[0] != "all"), ("all", result)]:
         cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
         table.add_row(name, *cells)
     console = Console(markup=False, emoji=False)  # names are data
-    console.print(table)
+    print_table(console, table)
     ends = ", ".join(f"{n} {outcome}" for outcome, n in result["outcomes"].items())
     console.print(f"{result['seconds']:.1f} s, {result['faults']} faults; episodes ended by: {ends}", highlight=False)
     if "max_tokens" in result["outcomes"]:

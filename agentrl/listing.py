@@ -13,6 +13,7 @@ from rich.table import Table
 
 from agentrl import registry
 from agentrl.algorithms.method import describe
+from agentrl.console import print_table
 from agentrl.env import registered
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.tool import Recipe, Tool, tools_of
@@ -68,7 +69,7 @@ def print_listing(found: dict[str, list[dict[str, Any]]]) -> None:
             table.add_column(key)
         for row in rows:
             table.add_row(*(str(row.get(key, "")).partition("\n")[0] for key in shown))
-        console.print(table)
+        print_table(console, table)
 
 
 def benchmarks(name: str) -> list[dict[str, Any]]:
@@ -95,6 +96,7 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     for key in ("name", "value", "unit", "ratio", "bound_ratio", "against"):
         table.add_column(key, justify="right" if key in ("value", "ratio", "bound_ratio") else "left")
     for row in rows:
+        against = f"{row['against']:.4g}" if isinstance(row["against"], float) else str(row["against"])
         numbers = ["" if row.get(key) is None else f"{row[key]:.4g}" for key in ("value", "ratio", "bound_ratio")]
-        table.add_row(str(row["name"]), numbers[0], str(row["unit"]), numbers[1], numbers[2], str(row["against"]))
-    Console(markup=False, emoji=False).print(table)
+        table.add_row(str(row["name"]), numbers[0], str(row["unit"]), numbers[1], numbers[2], against)
+    print_table(Console(), table)

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, did_you_mean
 
 
 def find(name: str) -> Path:
@@ -29,6 +29,13 @@ def find(name: str) -> Path:
 def shipped(name: str) -> Path:
     """Where a run file of this name would be, if it shipped with agentrl."""
     return Path(__file__).parent / "configs" / f"{name.removesuffix('.toml').removeprefix('configs/')}.toml"
+
+
+def _names() -> list[str]:
+    """The run files that ship, as ``find`` takes them."""
+    folder = shipped("").parent
+    files = [*folder.glob("*.toml"), *folder.glob("paper/*.toml"), *folder.glob("recipes/*.toml")]
+    return [file.relative_to(folder).with_suffix("").as_posix() for file in files]
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -61,7 +68,9 @@ def _tables(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}") from error
+        is_name = isinstance(error, FileNotFoundError) and not path.suffix
+        known = f".{did_you_mean(path.as_posix(), _names())}" if is_name else ""
+        raise ConfigError(f"the run file {path} cannot be read: {error.strerror or error}{known}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
 

@@ -104,7 +104,8 @@ class Trainer:
         if not (path / "config.toml").is_file():
             raise CheckpointError(f"there is no run to continue in {path}; start it without --resume")
         if changed := config_difference(load(path / "config.toml"), self.config):
-            raise CheckpointError(f"{path} was started with another run file: {changed}; start anew without --resume")
+            remedy = "give its overrides again, or start anew without --resume"
+            raise CheckpointError(f"{path} was started with another run file: {changed}; {remedy}")
         if not latest.exists():
             if latest.is_symlink() or checkpoint.steps(path / "checkpoints"):
                 raise CheckpointError(f"{latest} points to nothing; point it to one of the step_N beside it")
@@ -130,7 +131,7 @@ class Trainer:
         config = self.config
         self.folder.write_summary(self.summary("running"))
         try:
-            with self.progress.run(self.folder.path, config, self.iteration):
+            with self.progress.run(self.folder.path, config, self.iteration, self.seconds()):
                 if self.template:
                     self.progress.note(self.template)
                 if "before" not in self.results:
@@ -142,6 +143,11 @@ class Trainer:
                     self.progress.iteration(metrics)
                     self.iteration += 1
                     self.after_iteration()
+                if self.iteration < config.run.iterations:
+                    n, limit = config.run.iterations, config.run.time_limit_s
+                    self.progress.note(
+                        f"run.time_limit_s = {limit:g} ends the run after {self.iteration} of {n} iterations"
+                    )
                 self.save()
                 self.evaluate("after")
                 self.compare()

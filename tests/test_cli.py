@@ -116,6 +116,8 @@ def test_a_run_file_that_cannot_be_used(override: str, words: str, fails: Fails,
 
 def test_a_run_file_that_is_not_there(fails: Fails, tmp_path: Path) -> None:
     assert "nothing.toml cannot be read" in fails("train", "nothing.toml")
+    assert "Did you mean 'quickstart'?" in fails("train", "quikstart")
+    assert "Did you mean 'recipes/hgpo'" in fails("train", "recipes/hgop", "--dry-run")
     (tmp_path / "broken.toml").write_text("[env")
     for command in ("train", "demos", "sft"):
         assert "broken.toml is not TOML" in fails(command, "broken.toml")
@@ -361,11 +363,11 @@ def test_benchmark_rows(
     answers: Callable[..., Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    row = {"name": "n", "value": 1.5, "unit": "s", "against": "a constant", "ratio": 2.0, "bound_ratio": None}
+    row = {"name": "n", "value": 1.5, "unit": "s", "against": 0.03475021, "ratio": 2.0, "bound_ratio": None}
     (tmp_path / "bench_toy.py").write_text(f"def rows():\n    return [{row!r}]\n")
     monkeypatch.setattr(listing, "BENCHMARKS", tmp_path)
     assert answers("bench", "toy") == answers("bench", "all") == [row]
-    assert main(["bench", "toy"]) == 0 and "a constant" in capsys.readouterr().out
+    assert main(["bench", "toy"]) == 0 and capsys.readouterr().out.split()[-1] == "0.03475"
     with pytest.raises(ConfigError):
         listing.benchmarks("other")
 

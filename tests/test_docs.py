@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from agentrl import build, cli, config, registry
+from agentrl import build, cli, config, registry, stages
+from agentrl.scenes import Scenes
 
 ROOT = Path(__file__).parents[1]
 PAGES = [path for path in sorted(ROOT.rglob("README.md")) if not {".venv", "node_modules"} & set(path.parts)]
@@ -78,3 +79,19 @@ def test_programs_on_the_pages_run(block: str) -> None:
             for kind, things in registry._table.items():
                 things.clear()
                 things.update(known[kind])
+
+
+def test_the_episode_that_the_page_replays_is_one_of_the_quick_start() -> None:
+    (part,) = re.findall(r"agentrl replay runs/quickstart (\S+)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    settings = config.load(ROOT / "configs" / "quickstart.toml")
+    methods, tasks = build.methods(settings.algorithm, state_keys=True), Scenes.of(settings).tasks
+    requests = stages.Proposals(methods.sampler, tasks).begin(
+        stages.initial_states(methods, settings.run.seed)["sampler"]
+    )
+    ids = [
+        f"task={request.task.id}/place={place}/member={member}"
+        for place, request in enumerate(requests)
+        if request.task is not None
+        for member in range(request.n)
+    ]
+    assert len([identity for identity in ids if part in identity]) == 1

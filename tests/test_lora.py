@@ -268,6 +268,7 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     path, fast = str(run_file(tmp_path)), ["evaluation.episodes=4"]
     assert main(["train", path, *fast, "run.iterations=0", "--out", "start"]) == 0
     assert main(["export-model", "start", "plain"]) == 0
+    assert "wrote the model of start to plain" in capsys.readouterr().out
     assert (
         Path("plain/model.safetensors").read_bytes() == Path("start/checkpoints/latest/model.safetensors").read_bytes()
     )

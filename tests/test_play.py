@@ -153,7 +153,7 @@ def test_an_inadmissible_action_is_told_and_sent(
     played("go rigth\nquit\n/quit\n", "--record", "games", monkeypatch=monkeypatch)
     out = shown(capsys)
     assert "'go rigth' is not admissible here; did you mean 'go right'?" in out
-    assert "'quit' is not admissible here" in out  # without a slash it is an action
+    assert "'quit' is not admissible here; did you mean '/quit'?" in out  # without a slash it is an action
     (game,) = games(tmp_path / "games")
     assert [(turn.action, turn.valid) for turn in game.turns] == [("go rigth", False), ("quit", False)]
 

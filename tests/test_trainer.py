@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 import toy_runs
 from rich.console import Console
+from rich.table import Table
 from toy_runs import assert_same_run, cut, metrics, run_file, summary, tiny, trajectories, weights
 
 from agentrl.algorithms import TurnTable
 from agentrl.cli import main
 from agentrl.config import AlgorithmTable, load
-from agentrl.console import LineProgress, LiveProgress, Progress
+from agentrl.console import LineProgress, LiveProgress, Progress, print_table
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.lessons import n_updates
 from agentrl.store import free_folder, read_trajectories
@@ -564,3 +565,36 @@ def test_progress_shows_the_run(live: bool, tmp_path: Path) -> None:
         assert word in shown, word
     for word in ("evaluation before/sampled", "evaluation after/greedy", "evaluation iteration_1", "greedy (n = 4)"):
         assert word in shown, word
+
+
+def test_a_time_limit_that_ends_the_run_is_told(tmp_path: Path) -> None:
+    file = io.StringIO()
+    settings = tiny(tmp_path, "run.iterations=2", "run.time_limit_s=0.01", "evaluation.episodes=0")
+    train(settings, tmp_path / "run", progress=LineProgress(Console(file=file)))
+    assert "run.time_limit_s = 0.01 ends the run after 0 of 2 iterations" in file.getvalue()
+    assert "completed in 0:0" in file.getvalue() and "panel" not in file.getvalue()  # nothing was evaluated
+
+
+@pytest.mark.parametrize(
+    ("seconds", "limit", "left"),
+    [(0.0, None, 100.0), (0.0, 3600.0, 100.0), (3570.0, 3600.0, 30.0), (9999.0, 3600.0, 0.0)],
+)
+def test_the_time_left_counts_iterations_and_heeds_the_limit(
+    seconds: float, limit: float | None, left: float, tmp_path: Path
+) -> None:
+    progress = LineProgress(Console(file=io.StringIO()))
+    progress.started -= 500  # an evaluation before the first iteration, which no later iteration repeats
+    config = tiny(tmp_path, "run.iterations=8")
+    config = config.model_copy(update={"run": config.run.model_copy(update={"time_limit_s": limit})})
+    with progress.run(tmp_path, config, 3, seconds):
+        assert progress.left({"iteration": 3, "time/iteration": 25.0}) == pytest.approx(left, abs=1)
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_table_is_fitted_to_a_terminal_alone(terminal: bool) -> None:
+    file = io.StringIO()
+    table = Table("name", "formula")
+    table.add_row("[bold]", "x" + " x" * 59)
+    print_table(Console(file=file, force_terminal=terminal, width=60), table)
+    assert (("x" + " x" * 59) in file.getvalue()) is not terminal
+    assert "[bold]" in file.getvalue()

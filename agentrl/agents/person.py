@@ -97,7 +97,8 @@ class _PersonSession:
             return await self._word(line, view)
         action = line[1:] if line.startswith("//") else line
         if action and actions and action not in actions:
-            near = difflib.get_close_matches(action, actions, n=1)
+            word = f"/{action}"
+            near = [word] if word in self.words else difflib.get_close_matches(action, actions, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else "/actions lists those that are."
             self.say(f"'{action}' is not admissible here; {remedy}", "yellow")
         return Decision(action) if action else None

@@ -56,7 +56,7 @@ def study(
     json: Flag = False,
 ) -> None:
     """Study the methods where the truth is known: bias and variance of every credit method in decision trees small enough for
-    dynamic programming. About ten seconds of a core.
+    dynamic programming. About fifteen seconds of a core.
 
     Args:
         name: credit.

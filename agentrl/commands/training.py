@@ -148,3 +148,4 @@ def export_model(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out} exists already and is not an empty folder; give another")
     write_export(model, out, settings, merge=not adapter)
+    print(f"wrote the {'adapter' if adapter else 'model'} of {checkpoint} to {out}")

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from agentrl.console import clock
+from agentrl.console import clock, print_table
 from agentrl.store import write_atomic
 from agentrl.sweep.plan import Plan, Run
 from agentrl.sweep.results import PANELS
@@ -134,7 +134,7 @@ def print_result(console: Console, plan: Plan, result: Mapping[str, Any]) -> Non
             shown.add_column(heading, overflow="fold")
         for row in table.rows:
             shown.add_row(*(Text(cell) for cell in row))
-        console.print(shown)
+        print_table(console, shown)
         console.print()
     console.print(f"{remarks(result)}", highlight=False, markup=False)
     console.print(f"{result['status']}: everything is in {plan.folder}", highlight=False, markup=False, soft_wrap=True)
