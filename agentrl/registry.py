@@ -15,6 +15,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import math
 import pkgutil
 import warnings
 from collections.abc import Callable, Mapping
@@ -141,15 +142,36 @@ def build(kind: str, spec: Mapping[str, Any] | str, where: str = "") -> Any:
 
 
 def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
-    """``cls(**parameters)`` checked by its annotations. Raises ConfigError that names the key and what was wanted."""
+    """``cls(**parameters)`` checked by its annotations; nothing is coerced from text. Raises ConfigError that names the key and what
+    was wanted."""
     known = [name for name, spec in getattr(cls, "__dataclass_fields__", {}).items() if spec.init]
     for key in parameters:
         if key not in known:
             raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
     try:
-        return pydantic.TypeAdapter(cls).validate_python(dict(parameters))
+        made = pydantic.TypeAdapter(cls).validate_python(dict(parameters))
     except pydantic.ValidationError as error:
         raise ConfigError(first_problem(error, where)) from error
+    _check_as_given(made, parameters, where)
+    return made
+
+
+def _check_as_given(made: Any, parameters: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError where pydantic made a number or a truth value of something else, and for NaN, which passes as a number
+    where a field has no bounds. Infinity may be meant: a clip that never clips."""
+    for key, given in parameters.items():
+        found, place = getattr(made, key, given), f"{where}.{key}"
+        if isinstance(given, Mapping) and hasattr(found, "__dataclass_fields__"):
+            _check_as_given(found, given, place)
+        elif isinstance(found, bool) != isinstance(given, bool) or (isinstance(given, str) and _is_number(found)):
+            wanted = "true or false" if isinstance(found, bool) else "a number"
+            raise ConfigError(f"{place}: {wanted} is wanted; got {given!r}")
+        elif isinstance(found, float) and math.isnan(found):
+            raise ConfigError(f"{place}: a number is wanted; got {given!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))
 
 
 def first_problem(error: pydantic.ValidationError, where: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentrl.algorithms.credit import GRPO, GiGPO
+from agentrl.algorithms.credit import GRPO, HGPO, GiGPO
+from agentrl.algorithms.rewards.kl import KLInReward
 from agentrl.algorithms.table import TurnTable
 from agentrl.errors import ConfigError
 from agentrl.registry import validate
@@ -165,6 +169,27 @@ def test_hyper_parameters_are_checked():
         validate(GiGPO, {"gamma": 1.5}, "algorithm.credit")
     with pytest.raises(ConfigError, match=r"algorithm.credit has no parameter 'gama'. Did you mean 'gamma'"):
         validate(GiGPO, {"gama": 0.9}, "algorithm.credit")
+
+
+@pytest.mark.parametrize(
+    ("cls", "parameters", "words"),
+    [
+        (GiGPO, {"gamma": "0.9"}, "algorithm.gamma: a number is wanted; got '0.9'"),
+        (GiGPO, {"step_weight": True}, "algorithm.step_weight: a number is wanted; got True"),
+        (GiGPO, {"ddof": True}, "algorithm.ddof: a number is wanted; got True"),
+        (HGPO, {"alpha": math.nan}, "algorithm.alpha: a number is wanted; got nan"),
+        (HGPO, {"base_group": "yes"}, "algorithm.base_group: true or false is wanted; got 'yes'"),
+        (HGPO, {"base_group": 1}, "algorithm.base_group: true or false is wanted; got 1"),
+        (
+            KLInReward,
+            {"coef": {"rule": "linear", "start": "0", "end": 1.0, "over": 3}},
+            "algorithm.coef.start: a number",
+        ),
+    ],
+)
+def test_nothing_is_made_of_text_and_no_number_is_nan(cls: Any, parameters: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        validate(cls, parameters, "algorithm")
 
 
 # ---- against a slow reference --------------------------------------------------------------------------------------
