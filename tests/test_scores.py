@@ -266,6 +266,8 @@ def test_a_transcript_that_the_judge_cannot_take_costs_itself_alone() -> None:
         ({"match": "contains"}, r"judge.match"),
         ({"tries": 0}, r"judge.tries"),
         ({"weight": 1}, "no parameter 'weight'"),
+        ({"rubric": "Be strict."}, "the rubric of the score 'judge' is for a model"),
+        ({"model": "openai:http://h/v1#m", "match": "f1"}, "give one of match and model"),
     ],
 )
 def test_what_is_wrong_with_a_judge_is_told_at_the_start(changes: dict[str, Any], words: str) -> None:

@@ -67,6 +67,14 @@ class Judge(Method):
     max_characters: Annotated[int, Field(ge=100)] = 100_000
 
     def __post_init__(self) -> None:
+        if self.model is None and self.rubric.strip():
+            raise ConfigError(
+                "the rubric of the score 'judge' is for a model to read, and it has none: give model, or no rubric"
+            )
+        if self.model is not None and self.match != Judge.match:
+            raise ConfigError(
+                f"match = \"{self.match}\" is the rule of a 'judge' without a model: give one of match and model"
+            )
         if self.model is not None:
             self.chat  # noqa: B018  what is wrong with the endpoint's spec or key is an error now
 
