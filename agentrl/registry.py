@@ -142,8 +142,8 @@ def build(kind: str, spec: Mapping[str, Any] | str, where: str = "") -> Any:
 
 
 def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
-    """``cls(**parameters)`` checked by its annotations; nothing is coerced from text. Raises ConfigError that names the key and what
-    was wanted."""
+    """``cls(**parameters)`` checked by its annotations; nothing is coerced from text. Raises ConfigError that names the key and
+    what was wanted."""
     known = [name for name, spec in getattr(cls, "__dataclass_fields__", {}).items() if spec.init]
     for key in parameters:
         if key not in known:
