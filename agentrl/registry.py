@@ -11,6 +11,7 @@ A plug-in arrives in one of three ways: decorated by ``register`` in a module na
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
@@ -144,7 +145,7 @@ def build(kind: str, spec: Mapping[str, Any] | str, where: str = "") -> Any:
 def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
     """``cls(**parameters)`` checked by its annotations; nothing is coerced from text. Raises ConfigError that names the key and
     what was wanted."""
-    known = [name for name, spec in getattr(cls, "__dataclass_fields__", {}).items() if spec.init]
+    known = [spec.name for spec in dataclasses.fields(cls) if spec.init] if dataclasses.is_dataclass(cls) else []
     for key in parameters:
         if key not in known:
             raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
