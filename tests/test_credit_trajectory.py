@@ -33,6 +33,7 @@ from agentrl.algorithms.credit import (
 from agentrl.algorithms.credit.bnpo import beta_parameters
 from agentrl.algorithms.method import check_columns
 from agentrl.algorithms.normalize import group_means, normalize
+from agentrl.algorithms.table import TurnTable
 from agentrl.errors import ConfigError
 from agentrl.registry import build
 
@@ -227,6 +228,9 @@ def test_bnpo_is_reinforce_and_grpo_at_its_ends():
 def test_bnpo_takes_no_reward_outside_its_range():
     with pytest.raises(ConfigError, match=r"BNPO wants the reward.*r_max = 1; got 10"):
         BNPO()(one_turn_episodes([0, 10]))
+    twenty = TurnTable(group=["q"] * 21, trajectory=[0] * 20 + [1], turn=[*range(20), 0], reward=[0.05] * 20 + [0.0])
+    assert twenty.sum_by_trajectory(twenty["reward"])[0] > 1
+    assert BNPO()(twenty).tolist() == [0.5] * 20 + [-0.5]
     with pytest.raises(ConfigError, match="r_min below r_max; got 1 and 1"):
         build("credit", {"name": "bnpo", "r_min": 1, "r_max": 1})
 
