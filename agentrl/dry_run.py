@@ -15,7 +15,7 @@ from agentrl.config import RunConfig
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError
 from agentrl.scenes import Scene, Scenes
-from agentrl.trainer import Trainer
+from agentrl.trainer import Trainer, games_of, panel_tasks
 from agentrl.types import RolloutRequest
 
 
@@ -34,6 +34,7 @@ def dry_run(config: RunConfig) -> list[str]:
     adapter = None if config.model.lora is None else config.model.lora.model_dump(exclude={"dropout"})
     shape, found = estimate.shape_of(config.model.path, config.model.config, len(renderer.tokenizer), adapter)
     turns = upper_bound(config, scenes, requests, renderer, shape.positions)
+    _check_plays(config, methods, scenes)
     scenes.close()
     device, reference = build.device(config), methods.needs_reference
     needed, fits = _memory(shape, turns, plan_of(config, methods, turns, device), device)
@@ -47,6 +48,14 @@ def dry_run(config: RunConfig) -> list[str]:
         *_time(config, shape, turns, device, reference),
         *_made(config, fits=fits),
     ]
+
+
+def _check_plays(config: RunConfig, methods: build.Methods, scenes: Scenes) -> None:
+    """What is found without a model: scores that tasks cannot have, panels that cannot be played."""
+    stages.check_scores(methods, [scene.tasks[0] for scene in scenes.all])
+    panel_tasks(config, scenes)
+    if config.evaluation.games is not None:
+        games_of(config, config.evaluation.games)[0].close()
 
 
 def plan_of(config: RunConfig, methods: build.Methods, turns: Any, device: str) -> Any:

@@ -23,7 +23,7 @@ from agentrl.console import Progress
 from agentrl.errors import AgentRLError, CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.lessons import Lessons
-from agentrl.rollouts import Limits, Rollouts
+from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
@@ -337,24 +337,39 @@ def run_panel(
 
 def panels(config: RunConfig, scenes: Scenes, rollouts: Rollouts) -> dict[str, tuple[Rollouts, Sequence[Task]]]:
     """The evaluation's panels: ``sampled`` and ``greedy`` on the split, ``games`` on real games, which the first environment
-    plays. Of several environments each brings as many tasks."""
+    plays."""
     table = config.evaluation
     found: dict[str, tuple[Rollouts, Sequence[Task]]] = {}
-    if table.episodes:
-        firsts = [scene.first_tasks(table.split, table.episodes, "evaluation.episodes") for scene in scenes.all]
-        tasks = [task for first in firsts for task in first]
+    if tasks := panel_tasks(config, scenes):
         found["sampled"] = (_changed(rollouts, table.temperature, table.max_turns), tasks)
         if table.greedy:
             found["greedy"] = (_changed(rollouts, 0.0, table.max_turns), tasks)
     if table.games is not None:
-        pool = build.env_pool(config.env[0], games=table.games)
-        tasks = list({task.id: task for split in build.SPLITS for task in build.tasks_or_none(pool, split)}.values())
-        build.check_tasks(pool, tasks)
+        pool, tasks = games_of(config, table.games)
         found["games"] = (
             replace(_changed(rollouts, table.temperature, table.games_max_turns), pool=pool, seats={}),
             tasks,
         )
     return found
+
+
+def panel_tasks(config: RunConfig, scenes: Scenes) -> list[Task]:
+    """The tasks of the panel on the split; of several environments each brings as many. Raises ConfigError where there are too
+    few."""
+    table = config.evaluation
+    if not table.episodes:
+        return []
+    firsts = [scene.first_tasks(table.split, table.episodes, "evaluation.episodes") for scene in scenes.all]
+    return [task for first in firsts for task in first]
+
+
+def games_of(config: RunConfig, folder: str) -> tuple[EnvPool, list[Task]]:
+    """The real games in a folder, each started once, and where they are played. Raises ConfigError and GameError for a folder or
+    game that cannot be read."""
+    pool = build.env_pool(config.env[0], games=folder)
+    tasks = list({task.id: task for split in build.SPLITS for task in build.tasks_or_none(pool, split)}.values())
+    build.check_tasks(pool, tasks)
+    return pool, tasks
 
 
 def _changed(rollouts: Rollouts, temperature: float, max_turns: int | None) -> Rollouts:

@@ -452,6 +452,23 @@ def test_a_model_of_the_hub_is_estimated_without_a_download(tmp_path: Path, caps
     assert captured.out == "" and "the config of nobody/Nothing-1B is not at hand" in captured.err
 
 
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("evaluation.split=nonsense", "no split is called 'nonsense'"),
+        ("evaluation.games=./nowhere", "nowhere"),
+        ('algorithm.scores=[{name="judge"}]', "has no reference to compare an answer with"),
+    ],
+)
+def test_a_dry_run_without_the_weights_finds_all_that_needs_none(
+    override: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", "paper/gigpo_alfworld", "env.options.difficulty=tiny", "evaluation.episodes=2", override]
+    assert main([*arguments, "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and words in captured.err
+
+
 def test_a_folder_without_a_model_is_an_error_in_a_dry_run_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
