@@ -234,6 +234,7 @@ def methods(table: AlgorithmTable, *, state_keys: bool, critic: bool = False) ->
     if critic:
         _check_critic(found)
     _check_filters(found)
+    _check_bounds(found)
     if found.token_weights and scope(found.loss) in WHOLE and "coef" not in columns(found.loss):
         raise ConfigError(
             f"algorithm.token_weights scale the losses of tokens, and {type(found.loss).__name__} gives one number for the "
@@ -265,6 +266,18 @@ def _check_filters(found: Methods) -> None:
             raise ConfigError(
                 f"algorithm.filters[{place}] ({type(method).__name__}) drops the groups of equal rewards, which are what "
                 f"{type(taught).__name__} is for: take the filter out, or use another credit method"
+            )
+
+
+def _check_bounds(found: Methods) -> None:
+    """Raises ConfigError for a credit method that wants rewards between bounds, and a reward method that leaves them none."""
+    bounded = next((method for method in found.credit if getattr(method, "bounded", False)), None)
+    for place, method in enumerate(found.rewards):
+        if bounded is not None and getattr(method, "unbounds", False):
+            raise ConfigError(
+                f"algorithm.rewards[{place}] ({type(method).__name__}) gives rewards without bounds, and {type(bounded).__name__} "
+                "wants them between r_min and r_max: take it out (a regularizer of the loss does not touch rewards), or use "
+                "another credit method"
             )
 
 

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentrl import build
 from agentrl.algorithms.credit import GRPO, HGPO, GiGPO
 from agentrl.algorithms.rewards.kl import KLInReward
 from agentrl.algorithms.table import TurnTable
+from agentrl.build import Methods
+from agentrl.config import AlgorithmTable
 from agentrl.errors import ConfigError
 from agentrl.registry import validate
 
@@ -169,6 +172,21 @@ def test_hyper_parameters_are_checked():
         validate(GiGPO, {"gamma": 1.5}, "algorithm.credit")
     with pytest.raises(ConfigError, match=r"algorithm.credit has no parameter 'gama'. Did you mean 'gamma'"):
         validate(GiGPO, {"gama": 0.9}, "algorithm.credit")
+    with pytest.raises(
+        ConfigError, match=r"algorithm.credit has no parameter 'remedies'"
+    ):  # of the class, for messages
+        validate(GiGPO, {"remedies": {}}, "algorithm.credit")
+
+
+@pytest.mark.parametrize("credit", ["spo", "bnpo"])
+def test_rewards_without_bounds_are_refused_where_bounds_are_wanted(credit: str) -> None:
+    def made(**changes: Any) -> Methods:
+        return build.methods(AlgorithmTable(credit={"name": credit}, **changes), state_keys=True)
+
+    with pytest.raises(ConfigError, match=r"algorithm.rewards\[1\] \(KLInReward\) gives rewards without bounds, and"):
+        made(rewards=[{"name": "invalid_action"}, {"name": "kl", "coef": 0.1}])
+    made(rewards=[{"name": "invalid_action"}, {"name": "overlong", "longest": 9, "buffer": 3}])
+    made(regularizers=[{"name": "kl", "coef": 0.1}])
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,8 @@ class Method:
     )
     drops_equal: ClassVar[bool] = False  # of filters: groups of equal rewards do not get through
     teaches_equal: ClassVar[bool] = False  # of credit: groups of equal rewards are what it is for
+    bounded: ClassVar[bool] = False  # of credit: rewards must lie between bounds
+    unbounds: ClassVar[bool] = False  # of rewards: what it makes of a reward has no bounds
     remedies: ClassVar[Mapping[str, str]] = MappingProxyType({})  # column -> what to do where nobody writes it
 
 

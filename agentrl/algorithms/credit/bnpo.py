@@ -40,6 +40,7 @@ class BNPO(Method):
     writes = ("advantage",)
     formula = "A_it = (s_it - mean_g s) / BetaPDF(p_g; alpha, beta)"
     source = "BNPO (arXiv 2506.02864), released code"
+    bounded = True
 
     r_min: float = 0.0
     r_max: float = 1.0

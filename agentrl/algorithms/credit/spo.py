@@ -47,6 +47,7 @@ class SPO(Method):
     writes = ("advantage",)
     formula = "A_it = (R_i - v_q - penalty_it - mean_batch) / (std_batch + eps)"
     source = "SPO (arXiv 2509.13232), released code"
+    bounded = True
 
     r_min: float = 0.0
     r_max: float = 1.0

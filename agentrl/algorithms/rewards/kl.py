@@ -33,6 +33,7 @@ class KLInReward(Weighted):
     source = "Ziegler et al. (arXiv 1909.08593) eq. 2"
     measures = "kl/sampled"
     raises = False
+    unbounds = True
 
     def __call__(self, table: TurnTable, state: State | None = None) -> dict[str, np.ndarray]:
         """The column ``reward`` [K]."""
