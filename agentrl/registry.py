@@ -145,7 +145,7 @@ def build(kind: str, spec: Mapping[str, Any] | str, where: str = "") -> Any:
 def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
     """``cls(**parameters)`` checked by its annotations; nothing is coerced from text. Raises ConfigError that names the key and
     what was wanted."""
-    known = [spec.name for spec in dataclasses.fields(cls) if spec.init] if dataclasses.is_dataclass(cls) else []
+    known = _parameters(cls)
     for key in parameters:
         if key not in known:
             raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
@@ -155,6 +155,11 @@ def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
         raise ConfigError(first_problem(error, where)) from error
     _check_as_given(made, parameters, where)
     return made
+
+
+def _parameters(cls: Any) -> list[str]:
+    """The fields that a dataclass is made of; what it declares of the class itself is none."""
+    return [spec.name for spec in dataclasses.fields(cls) if spec.init] if dataclasses.is_dataclass(cls) else []
 
 
 def _check_as_given(made: Any, parameters: Mapping[str, Any], where: str) -> None:
