@@ -15,6 +15,7 @@ from agentrl.terminal import inert
 Json = Any
 MOST_ROWS = 12  # of a list of turns that are compared
 MOST_TABLES = 6
+NARROWEST = 10  # letters of a text in a table, however narrow the terminal
 MOST_LETTERS = 320  # of an observation
 
 
@@ -125,13 +126,14 @@ def _table(*headings: str) -> Table:
 
 
 def _print_wide(out: Console, table: Table) -> None:
-    """A table whose numbers are never cut, also where that takes more than the width of the terminal."""
+    """A table whose numbers are never cut and whose texts never vanish, also where that takes more than the width of the
+    terminal."""
     for column in table.columns:
-        if column.no_wrap:
-            column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
-    padding = 2 * len(table.columns)
-    least = Measurement.get(out, out.options.update(max_width=10_000), table).minimum + padding
-    out.print(table, width=max(out.width, least), crop=False)
+        longest = max(len(str(cell)) for cell in (column.header, *column.cells))
+        column.min_width = longest if column.no_wrap else min(longest, NARROWEST)
+    least = Measurement.get(out, out.options.update(max_width=10_000), table).minimum
+    table.width = least if least > out.width else None
+    out.print(table, crop=False)
 
 
 def _add(table: Table, own: bool, cells: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -322,6 +323,16 @@ def test_states_that_cannot_be_read(tmp_path: Path) -> None:
     (run / "states" / "iteration_000004.json.zst").write_bytes(b"not zstd")
     with pytest.raises(CheckpointError, match="holds no states that can be read"):
         overview(run)
+
+
+def test_a_narrow_terminal_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tmp_path)
+    monkeypatch.setenv("COLUMNS", "20")
+    assert main(["explain", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "trajectory" in out and "outcome" in out and re.search(r"\n +member=0 +terminated", out)
 
 
 def test_texts_of_environments_are_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agentrl import store
-from agentrl.errors import CheckpointError, ConfigError
+from agentrl.errors import AgentRLError, CheckpointError, ConfigError
 from agentrl.store import RunFolder, read_trajectories, write_atomic, write_trajectories
 from agentrl.types import Call, Outcome, Task, Trajectory, Turn
 
@@ -165,6 +165,26 @@ def test_a_checkpoint_comes_back(checkpoint: Any, parts: Any, tmp_path: Path) ->
     assert made.chat_template == parts["tokenizer"].chat_template
     assert checkpoint.load_state(path) == ({"n_updates": 2}, {"iteration": 1})
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("limit", [2_000, 1_000_000])
+def test_a_disk_that_fills_up_costs_one_checkpoint_and_no_room(
+    limit: int, checkpoint: Any, parts: Any, tmp_path: Path
+) -> None:
+    """The weights meet the smaller limit, the training state the larger one."""
+    resource = pytest.importorskip("resource", reason="only POSIX can bound the size of a file")
+    import torch
+
+    checkpoint.save(tmp_path, 1, **parts)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(AgentRLError, match=r"step_2 cannot be written"):
+            checkpoint.save(tmp_path, 2, **{**parts, "training": {"moments": torch.zeros(10**6)}})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["latest", "step_1"]
+    assert checkpoint.load_state(tmp_path / "latest") == ({"n_updates": 2}, {"iteration": 1})
 
 
 def test_the_newest_are_kept(checkpoint: Any, parts: Any, tmp_path: Path) -> None:

@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from agentrl.chat.tokenizers import check_exists, first_line, load_tokenizer
-from agentrl.errors import CheckpointError, ConfigError
+from agentrl.errors import AgentRLError, CheckpointError, ConfigError
 from agentrl.learning import lora
 
 __all__ = [
@@ -54,18 +55,19 @@ def save(
     keep: int = 0,
 ) -> Path:
     """Writes ``step_N`` and points ``latest`` to it; removes all but it and the ``keep - 1`` newest others (0:
-    removes none)."""
+    removes none). Raises AgentRLError, with nothing left behind, where it cannot be written."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     target, temporary = checkpoints / f"step_{step}", checkpoints / f".step_{step}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
-    write_model(temporary, model, tokenizer)
-    if training is not None:
-        torch.save(training, temporary / "training.pt")
-    if state is not None:
-        (temporary / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    for file in temporary.iterdir():
-        _flush(file)
-    _flush(temporary)
+    complete = False
+    try:
+        _write(temporary, model, tokenizer, training, state)
+        complete = True
+    except (OSError, RuntimeError, SafetensorError) as error:  # of the last two a full disk is no OSError
+        raise AgentRLError(f"the checkpoint {target} cannot be written: {first_line(error)}") from error
+    finally:
+        if not complete:
+            shutil.rmtree(temporary, ignore_errors=True)  # weights are what a full disk has no room for
     aside = checkpoints / f".step_{step}.{os.getpid()}.old.tmp"
     if target.exists():  # a rerun of this step after a resume
         os.replace(target, aside)
@@ -77,6 +79,24 @@ def save(
     for old in others[: max(0, len(others) - keep + 1)] if keep else ():
         shutil.rmtree(checkpoints / f"step_{old}")
     return target
+
+
+def _write(
+    folder: Path,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    training: dict[str, Any] | None,
+    state: dict[str, Any] | None,
+) -> None:
+    """Everything of a checkpoint, flushed to disk."""
+    write_model(folder, model, tokenizer)
+    if training is not None:
+        torch.save(training, folder / "training.pt")
+    if state is not None:
+        (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    for file in folder.iterdir():
+        _flush(file)
+    _flush(folder)
 
 
 def write_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
