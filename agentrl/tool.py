@@ -44,6 +44,7 @@ from agentrl.types import Json, Task
 
 __all__ = [
     "BadArguments",
+    "TooLate",
     "Tool",
     "ToolError",
     "ToolFault",
@@ -129,7 +130,7 @@ class Tool:
         about = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": about}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # an argument may be called self
         """The function itself, with nothing around it."""
         return self.function(*args, **kwargs) if self._owner is None else self.function(self._owner, *args, **kwargs)
 
@@ -158,7 +159,7 @@ class Tool:
             async with self._places.one():
                 return _text(await self._run(ready)), None
         except ToolError as error:
-            return f"Error: {error}", "arguments" if isinstance(error, BadArguments) else "tool"
+            return f"Error: {error}", error.kind if isinstance(error, BadArguments | TooLate) else "tool"
         except _Late:
             return f"Error: {self.name} took longer than {self.timeout_s:g} s and was given up", "timeout"
         except self.faults as error:
@@ -210,6 +211,14 @@ class Tool:
 
 class BadArguments(ToolError):
     """What a model gave does not fit a tool's parameters. A tool that takes any schema may raise it, too."""
+
+    kind: ClassVar[ErrorKind] = "arguments"
+
+
+class TooLate(ToolError):
+    """A tool that keeps the time of its calls itself has given one up: it counts as a timeout."""
+
+    kind: ClassVar[ErrorKind] = "timeout"
 
 
 class _Late(Exception):
@@ -378,6 +387,11 @@ class Recipe:
     def key(self) -> str:
         """Equal for equal toolsets: what tells apart those that live for the run."""
         return f"{self.cls.__module__}:{self.cls.__qualname__} {sorted(self.parameters.items())!r}"
+
+    @property
+    def lifetime(self) -> str:
+        """The class's, or what the run file gives where the class takes it as a parameter."""
+        return str(self.parameters.get("lifetime", self.cls.lifetime))
 
     def make(self) -> Toolset:
         """Raises ConfigError for parameters that the class does not take."""

@@ -330,7 +330,7 @@ class _Seat:
     def of(cls, entry: Toolset | Recipe, env: ToolEnv) -> Any:
         """The seat of an entry of the list. Raises ConfigError for an instance that another environment uses."""
         kind = entry.cls if isinstance(entry, Recipe) else type(entry)
-        if kind.lifetime == "run":
+        if entry.lifetime == "run":
             key = entry.key if isinstance(entry, Recipe) else f"instance {id(entry)}"
             return _SharedSeat(key, entry)
         if isinstance(entry, Recipe):
