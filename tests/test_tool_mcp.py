@@ -310,7 +310,7 @@ def test_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
         Mcp(url="http://x")
 
 
-def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, real: Mcp) -> None:
+def test_secrets_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_TOKEN", "s3cret")
     toolset = Mcp(command=small("echo"), env={"TOKEN": "$MY_TOKEN", "PLAIN": "$1"})
     assert toolset._link_options["env"] == {"TOKEN": "s3cret", "PLAIN": "$1"}

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import pydantic
 
 from agentrl.errors import ConfigError, MissingExtra, ToolError, ToolFault, did_you_mean
-from agentrl.tool import TooLate, Tool, Toolset, register_tool
+from agentrl.tool import Tool, TooLate, Toolset, register_tool
 from agentrl.tool_limits import Places
 from agentrl.tools.sandbox.keeper import kept
 from agentrl.tools.schemas import argument_check
@@ -92,7 +92,7 @@ class Mcp(Toolset):
             raise ConfigError('mcp: wanted either command = ["program", …] or url = "http://…"')
         if url and not re.fullmatch(r"https?://\S+", url):
             raise ConfigError(f"mcp.url: wanted one that begins with http:// or https://; got {url!r}")
-        if (env or cwd) and url or headers and command:
+        if ((env or cwd) and url) or (headers and command):
             raise ConfigError("mcp: env and cwd belong to a command, headers to a url")
         if importlib.util.find_spec("mcp") is None:
             raise MissingExtra("mcp", "the toolset 'mcp'")
@@ -221,7 +221,7 @@ def _resolved(where: str, values: Mapping[str, str]) -> dict[str, str]:
     """With ``$NAME`` read from the environment. Raises ConfigError where it is not there."""
     found = {}
     for key, value in values.items():
-        if re.fullmatch(r"\$\w+", value):
+        if re.fullmatch(r"\$[A-Za-z_]\w*", value):
             if value[1:] not in os.environ:
                 raise ConfigError(f"mcp.{where}.{key}: the environment has no {value[1:]}; set it")
             value = os.environ[value[1:]]
@@ -376,12 +376,11 @@ class Link:
         import mcp
 
         with anyio.CancelScope() as self._scope:
-            async with self._transport() as transport:
-                async with mcp.Client(transport, mode=self.handshake, cache=None) as client:
-                    tools = await _all_tools(client)
-                    if not ready.done():
-                        ready.set_result((client, tools))
-                    await self._leave.wait()
+            async with self._transport() as transport, mcp.Client(transport, mode=self.handshake, cache=None) as client:
+                tools = await _all_tools(client)
+                if not ready.done():
+                    ready.set_result((client, tools))
+                await self._leave.wait()
 
     @asynccontextmanager
     async def _transport(self) -> AsyncIterator[Any]:
