@@ -226,7 +226,7 @@ def test_a_server_that_dies_is_a_fault_for_all_calls_and_is_started_again() -> N
         async def both() -> list[Any]:
             hanging = asyncio.create_task(found["hang"].call({}))
             assert (await found["count"].call({})).text == "1"
-            return await asyncio.gather(hanging, found["die"].call({}), return_exceptions=True)
+            return list(await asyncio.gather(hanging, found["die"].call({}), return_exceptions=True))
 
         faults = wait(both())
         assert [type(fault) for fault in faults] == [ToolFault, ToolFault]

@@ -48,6 +48,7 @@ __all__ = ["Mcp", "shown"]
 MAX_PAGES = 100  # of a list of tools
 PROBE_S = 5.0
 LAST_WORDS = 2_000  # bytes of a server's standard error that are kept for an error message
+ENDS = (401, 403, 404)  # statuses of HTTP: who asks is no longer known, or the session is not
 Lifetime = Literal["episode", "task", "run"]
 
 
@@ -347,15 +348,17 @@ class Link:
             raise Lost(f"its answer breaks the protocol: {error}") from error
 
     def _breaks(self, error: mcp.MCPError) -> bool:
-        """Whether it says that there is nobody to talk to. The SDK makes the same errors of HTTP's as servers send."""
+        """Whether it says that there is nobody to talk to."""
         from mcp import types
 
         broken = (types.CONNECTION_CLOSED, types.REQUEST_TIMEOUT, types.PARSE_ERROR)
-        if error.code in broken or self.is_lost:
-            return True
-        over_http = (types.INVALID_REQUEST, types.METHOD_NOT_FOUND, types.INTERNAL_ERROR)
-        said = ("Session terminated", "Not Found", "Server returned an error response", "Unexpected content type")
-        return bool(self.url) and error.code in over_http and error.message.startswith(said)
+        return error.code in broken or self.is_lost
+
+    async def _heard(self, response: Any) -> None:
+        """Notes a status of HTTP that ends a session; the SDK makes the same errors of it as servers send."""
+        status = response.status_code
+        if self._client is not None and response.request.method == "POST" and (status in ENDS or status >= 500):
+            self._broken = True
 
     async def probe(self) -> None:
         """Whether it still answers. Raises Lost where it does not."""
@@ -387,10 +390,10 @@ class Link:
         if self.url:
             import httpx2
             from mcp.client.streamable_http import streamable_http_client
-            from mcp.shared._httpx_utils import create_mcp_http_client
 
             limits = httpx2.Timeout(self.start_timeout_s, read=2 * self.timeout_s + 300)
-            async with create_mcp_http_client(self.headers, limits) as client:
+            hooks = {"response": [self._heard]}
+            async with httpx2.AsyncClient(headers=self.headers, timeout=limits, event_hooks=hooks) as client:
                 yield streamable_http_client(self.url, http_client=client)
             return
         from mcp import StdioServerParameters

@@ -35,10 +35,10 @@ def argument_check(tool: str, schema: Mapping[str, Json]) -> Callable[[dict[str,
 
     kind = validator_for(schema, default=Draft202012Validator)
     try:
-        kind.check_schema(schema)
+        kind.check_schema(dict(schema))
     except SchemaError as error:
         raise ConfigError(f"the tool '{tool}' has a schema that is no JSON schema: {error.message[:200]}") from error
-    validator = kind(schema, registry=Registry())  # an empty one: nothing is fetched
+    validator = kind(dict(schema), registry=Registry())  # an empty one: nothing is fetched
     known = schema.get("properties")
 
     def check(arguments: dict[str, Json]) -> dict[str, Any]:
