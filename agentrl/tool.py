@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 MAX_RESULT_CHARS = 8_000
+MAX_NAME_CHARS = 64  # of an argument's name that a model made up
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 ErrorKind = Literal["tool", "arguments", "timeout", "exception", "unknown", "malformed", "limit"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -184,7 +185,7 @@ class Tool:
         known = list(self.parameters.get("properties", ()))
         lines = []
         for problem in error.errors(include_url=False, include_context=False):
-            where = ".".join(str(part) for part in problem["loc"])
+            where = ".".join(str(part)[:MAX_NAME_CHARS] for part in problem["loc"])[:200]
             if problem["type"] in ("missing_argument", "missing_keyword_only_argument", "missing"):
                 lines.append(f"{self.name}: the argument '{where}' is missing")
             elif problem["type"] == "unexpected_keyword_argument":

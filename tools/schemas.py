@@ -80,7 +80,7 @@ def _must_be_sendable(tool: str, arguments: Mapping[str, Json]) -> None:
         raise BadArguments(f"{tool}: the arguments are nested deeper than {MAX_DEPTH} levels")
     try:
         size = len(json.dumps(arguments, ensure_ascii=False, allow_nan=False).encode())
-    except ValueError as error:  # NaN, half of a surrogate pair, an integer of thousands of digits
+    except (ValueError, TypeError) as error:  # NaN, half of a surrogate pair, an integer of thousands of digits
         raise BadArguments(f"{tool}: the arguments cannot be sent as JSON: {str(error)[:200]}") from error
     if size > MAX_BYTES:
         raise BadArguments(f"{tool}: the arguments have {size} bytes; at most {MAX_BYTES} are sent")
