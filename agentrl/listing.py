@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def _envs() -> list[dict[str, Any]]:
 
 
 def _tools() -> list[dict[str, Any]]:
-    """Each tool; those of a toolset with its name."""
+    """Each tool; those of a toolset with its name; a toolset whose tools are known once it is open as one row."""
     rows = []
     for name in registry.names("tool"):
         entry = tools_of(name)
@@ -45,6 +46,9 @@ def _tools() -> list[dict[str, Any]]:
         )
         toolset = {} if isinstance(entry, Tool) else {"toolset": name}
         rows += [{**tool.schema()["function"], **toolset} for tool in found]
+        if not found:
+            about = inspect.getdoc(entry.cls if isinstance(entry, Recipe) else entry) or ""
+            rows.append({"name": "…", "description": " ".join(about.partition("\n\n")[0].split()), **toolset})
     return rows
 
 

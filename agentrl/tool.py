@@ -44,6 +44,7 @@ from agentrl.types import Json, Task
 
 __all__ = [
     "BadArguments",
+    "TooLate",
     "Tool",
     "ToolError",
     "ToolFault",
@@ -55,6 +56,7 @@ __all__ = [
 ]
 
 MAX_RESULT_CHARS = 8_000
+MAX_NAME_CHARS = 64  # of an argument's name that a model made up
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 ErrorKind = Literal["tool", "arguments", "timeout", "exception", "unknown", "malformed", "limit"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -129,7 +131,7 @@ class Tool:
         about = {"name": self.name, "description": self.description, "parameters": self.parameters}
         return {"type": "function", "function": about}
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:  # an argument may be called self
         """The function itself, with nothing around it."""
         return self.function(*args, **kwargs) if self._owner is None else self.function(self._owner, *args, **kwargs)
 
@@ -158,7 +160,7 @@ class Tool:
             async with self._places.one():
                 return _text(await self._run(ready)), None
         except ToolError as error:
-            return f"Error: {error}", "arguments" if isinstance(error, BadArguments) else "tool"
+            return f"Error: {error}", error.kind if isinstance(error, BadArguments | TooLate) else "tool"
         except _Late:
             return f"Error: {self.name} took longer than {self.timeout_s:g} s and was given up", "timeout"
         except self.faults as error:
@@ -183,7 +185,7 @@ class Tool:
         known = list(self.parameters.get("properties", ()))
         lines = []
         for problem in error.errors(include_url=False, include_context=False):
-            where = ".".join(str(part) for part in problem["loc"])
+            where = ".".join(str(part)[:MAX_NAME_CHARS] for part in problem["loc"])[:200]
             if problem["type"] in ("missing_argument", "missing_keyword_only_argument", "missing"):
                 lines.append(f"{self.name}: the argument '{where}' is missing")
             elif problem["type"] == "unexpected_keyword_argument":
@@ -210,6 +212,14 @@ class Tool:
 
 class BadArguments(ToolError):
     """What a model gave does not fit a tool's parameters. A tool that takes any schema may raise it, too."""
+
+    kind: ClassVar[ErrorKind] = "arguments"
+
+
+class TooLate(ToolError):
+    """A tool that keeps the time of its calls itself has given one up: it counts as a timeout."""
+
+    kind: ClassVar[ErrorKind] = "timeout"
 
 
 class _Late(Exception):
@@ -378,6 +388,11 @@ class Recipe:
     def key(self) -> str:
         """Equal for equal toolsets: what tells apart those that live for the run."""
         return f"{self.cls.__module__}:{self.cls.__qualname__} {sorted(self.parameters.items())!r}"
+
+    @property
+    def lifetime(self) -> str:
+        """The class's, or what the run file gives where the class takes it as a parameter."""
+        return str(self.parameters.get("lifetime", self.cls.lifetime))
 
     def make(self) -> Toolset:
         """Raises ConfigError for parameters that the class does not take."""

@@ -33,6 +33,7 @@ from agentrl.chat.tool_calls import CallProblem, call_format
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
 from agentrl.tool import Recipe, Tool, ToolResult, Toolset, ToolSpec, tools_of
+from agentrl.tool_tape import Player
 from agentrl.types import Json, Task, ToolCall
 
 __all__ = ["Called", "ToolEnv"]
@@ -65,7 +66,9 @@ class ToolEnv(TextEnv, AwaitedEnv):
     the prompt; "none" leaves them to the model's chat template (``[agent] tools = "template"``). ``answer``: "text": a text
     without a call is the answer (what stands in ``<answer>`` tags where it has them); "tags": only what stands in those.
     ``max_calls`` bounds the calls of an episode, ``max_parallel`` those of one action, which run side by side where they can
-    wait; further ones are refused, which the model is told.
+    wait; further ones are refused, which the model is told. ``tape``: a file of calls, which ``tape_mode`` "record" writes,
+    "replay" answers from and "auto" does both (``agentrl.tool_tape``); in "replay" the tools are the tape's, and ``tools`` is
+    not looked at.
 
     ``info``: ``valid`` (False: nothing could be done), ``n_tool_calls`` and ``n_tool_errors`` of the turn (the first is a
     column of the turn table), and at the end ``answer`` and ``success``. There is a ``state_key`` where there are toolsets and
@@ -85,6 +88,8 @@ class ToolEnv(TextEnv, AwaitedEnv):
         max_parallel: int = 8,
         success_at: float = 1.0,
         split: str = "train",
+        tape: str | None = None,
+        tape_mode: Literal["record", "replay", "auto"] = "auto",
     ) -> None:
         for key, value, known in (("describe", describe, ("text", "none")), ("answer", answer, ("text", "tags"))):
             if value not in known:
@@ -95,11 +100,12 @@ class ToolEnv(TextEnv, AwaitedEnv):
         self.max_calls, self.max_parallel, self.success_at, self.split = max_calls, max_parallel, success_at, split
         self._given_tasks, self._given_score = tasks, score
         self._lists: dict[str, Sequence[Task]] = {}
-        self._entries = [tools_of(spec, "ToolEnv.tools") for spec in tools]
+        self._player = None if tape is None else Player(tape, tape_mode)
+        self._replays = self._player is not None and self._player.replays
+        self._entries = [] if self._replays else [tools_of(spec, "ToolEnv.tools") for spec in tools]
         self._sets = [_Seat.of(entry, self) for entry in self._entries if not isinstance(entry, Tool)]
-        self._tools = self._named(
-            [entry.cls.listed() if isinstance(entry, Recipe) else _tools(entry) for entry in self._entries]
-        )
+        lists = [entry.cls.listed() if isinstance(entry, Recipe) else _tools(entry) for entry in self._entries]
+        self._tools = self._named([self._player.tools("")] if self._player and self._replays else lists)
         kinds = [type(seat.toolset) for seat in self._sets]
         if kinds and all(kind.state_key is not Toolset.state_key for kind in kinds):
             self.state_key = self._state_key  # an attribute, so that there is no such hook where there is no key
@@ -202,9 +208,19 @@ class ToolEnv(TextEnv, AwaitedEnv):
         for seat in self._sets:
             await seat.open(task)
         self._list_tools()
+        if self._player is not None:
+            self._tape_starts(self._player, task)
         self.task, self.called, self._over = task, [], False
         about = self.description() if self.describe == "text" else ""
         return f"{question}\n\n{about}" if about else question, {"success": False, "free_text": True}
+
+    def _tape_starts(self, player: Player, task: Task) -> None:
+        player.start(task.id)
+        if player.replays:
+            self._tools = self._named([player.tools(task.id)])
+            return
+        lives = {tool.name: seat.toolset.lifetime for seat in self._sets for tool in seat.toolset.tools()}
+        player.told(task.id, list(self._tools.values()), {name: lives.get(name, "run") for name in self._tools})
 
     async def _step(self, action: str) -> Reply:
         if self._over or self.task is None:
@@ -284,6 +300,8 @@ class ToolEnv(TextEnv, AwaitedEnv):
             return ToolResult(
                 f"Error: no tool is called '{call.name[:64]}'.{did_you_mean(call.name[:64], self._tools)}", "unknown"
             )
+        if self._player is not None:
+            return await self._player.call(tool, call.arguments)
         return await tool.call(call.arguments)
 
     async def _leave(self) -> None:
@@ -344,7 +362,7 @@ class _Seat:
     def of(cls, entry: Toolset | Recipe, env: ToolEnv) -> Any:
         """The seat of an entry of the list. Raises ConfigError for an instance that another environment uses."""
         kind = entry.cls if isinstance(entry, Recipe) else type(entry)
-        if kind.lifetime == "run":
+        if entry.lifetime == "run":
             key = entry.key if isinstance(entry, Recipe) else f"instance {id(entry)}"
             return _SharedSeat(key, entry)
         if isinstance(entry, Recipe):
