@@ -116,6 +116,7 @@ def markdown_page(title: str, text: str, found: Sequence[Shown]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text that Markdown shows as it is, on one line."""
+    """A text that Markdown shows as it is, on one line. An underscore within a word and brackets around numbers mean nothing to it
+    and stay readable in the source."""
     line = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|#~])", r"\\\1", line)
+    return re.sub(r"[\\`*|#~]|(?<!\w)_|_(?!\w)|\[(?![-+]?\d)|(?<=\])[(\[:]", r"\\\g<0>", line)
