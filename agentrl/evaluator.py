@@ -255,6 +255,12 @@ def _play(
     if record is not None:
         found = replace(found, seconds=found.seconds + record.seconds)
     heading = {"env": players.env_id, "policy": players.policy, "split": split, "seed": settings.run.seed}
+    table = settings.only_env
+    heading |= {
+        "temperature": settings.rollout.temperature,
+        "max_turns": table.max_turns,
+        "options": dict(table.options),
+    }
     used = added(None if record is None else record.account, account()) or {}
     result = {**heading, "samples": samples, **found.to_dict(), **details(found), **used}
     if record is not None:
