@@ -71,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"agentrl: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        remedy = "; continue with --resume" if list(arguments[:1]) in (["train"], ["sweep"]) else ""
+        resumable = list(arguments[:1]) in (["train"], ["sweep"]) or (
+            list(arguments[:1]) == ["eval"] and any(word.startswith("--out") for word in arguments)
+        )
+        remedy = "; continue with --resume" if resumable else ""
         print(f"agentrl: interrupted{remedy}", file=sys.stderr)
         return 143 if received else 130
     except BrokenPipeError:

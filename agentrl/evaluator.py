@@ -7,10 +7,11 @@ openai:URL#MODEL,concurrency=8,price_in=0.5 …    a model behind an API (``poli
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,12 +26,13 @@ from agentrl.config import AgentTable, EnvTable, RunConfig
 from agentrl.console import Progress, print_table, rate
 from agentrl.env import environment
 from agentrl.errors import CheckpointError, ConfigError, did_you_mean
+from agentrl.evaluation.details import details
+from agentrl.evaluation.record import Record, added
 from agentrl.overrides import parse_parameters
 from agentrl.policies import ChatModel
 from agentrl.rollouts import EnvPool, Limits, Rollouts, Seat
-from agentrl.store import RunFolder
 from agentrl.trainer import run_panel
-from agentrl.types import Task
+from agentrl.types import Task, Trajectory
 
 PLAIN = ("random", "oracle", "expert")
 MODELS = {"checkpoint": "checkpoint:PATH", "openai": "openai:URL#MODEL"}
@@ -188,32 +190,82 @@ def evaluate(
     policy: str | Agent | ChatModel = "random",
     n: int = 100,
     *,
+    samples: int = 1,
     out: Path | None = None,
+    resume: bool = False,
     progress: Progress | None = None,
     **seating: Any,
 ) -> dict[str, Any]:
-    """Plays the first ``n`` tasks of a split (0, or more than there are: all). Returns success_rate, n, ci95 (Wilson), by_type,
-    mean_turns, valid_action_ratio, faults, outcomes and seconds; of a model behind an API also calls, retries, tokens and cost
-    (``OpenAIChat.account``). ``seating``: config, split, seed, temperature, max_turns, options, isolation …, as in
-    ``seated``; ``out`` is a folder for results and trajectories, ``progress`` hears of turns and episodes (None: nobody does)."""
-    if n < 0:
-        raise ConfigError(f"wanted a number of episodes of at least 0; got {n}")
+    """Plays ``samples`` episodes on each of the first ``n`` tasks of a split (0, or more than there are: all).
+
+    Returns success_rate, n (episodes), ci95 (Wilson's; of several samples clustered by task), by_type, mean_turns,
+    valid_action_ratio, faults, outcomes and seconds; pass_at_k, pass_hat_k, failures, episodes … (``evaluation.details``); of a
+    model behind an API also calls, retries, tokens and cost (``OpenAIChat.account``). ``seating``: config, split, seed,
+    temperature, max_turns, options, isolation …, as in ``seated``; ``out`` is a folder for results and trajectories
+    (``evaluation.record``), which ``resume`` continues; ``progress`` hears of turns and episodes (None: nobody does).
+    """
+    if n < 0 or samples < 1:
+        raise ConfigError(f"wanted at least 0 episodes (tasks) and at least 1 sample of each; got {n} and {samples}")
+    if resume and out is None:
+        raise ConfigError("resume continues a folder; give it with --out")
     with seated(env, policy, **seating) as players:
         tasks = players.tasks(n)
-        settings = players.settings
-        folder = None if out is None else RunFolder.create(out, settings.model_dump(mode="python"))
-        progress, split = progress or Progress(), settings.only_env.split
-        with folder.or_nothing() if folder is not None else nullcontext(), progress.run(out or Path(), settings, 0):
-            progress.panel(split, len(tasks), settings.only_env.max_turns or 0)
-            result = run_panel(players.rollouts, tasks, split, progress.episode, progress.turn)
-        heading = {"env": players.env_id, "policy": players.policy, "split": settings.only_env.split}
-        summary = {**heading, "seed": settings.run.seed, **result.to_dict()}
-        if isinstance(players.rollouts.policy, ChatModel):
-            summary |= players.rollouts.policy.account()
-        if folder is not None:
-            folder.add_trajectories("eval", result.trajectories)
-            folder.write_summary(summary)
-        return summary
+        record = None if out is None else _record(out, players, tasks, samples, resume)
+        return _play(players, tasks, samples, record, progress or Progress())
+
+
+def _record(out: Path, players: Players, tasks: Sequence[Task], samples: int, resume: bool) -> Record:
+    model = players.settings.model.path
+    request = {
+        "policy": players.policy,
+        "model": os.path.realpath(model) if model and os.path.exists(model) else "",
+        "samples": samples,
+        "tasks": [task.id for task in tasks],
+    }
+    record = (Record.reopen if resume else Record.create)(out, players.settings, request)
+    if resume:
+        total = len(tasks) * samples
+        print(f"note: {record.n_done} of {total} episodes are there already: {out}", file=sys.stderr)
+    return record
+
+
+def _play(
+    players: Players, tasks: Sequence[Task], samples: int, record: Record | None, progress: Progress
+) -> dict[str, Any]:
+    settings, rollouts = players.settings, players.rollouts
+    split, model = settings.only_env.split, rollouts.policy
+    if samples > 1 and model is not None and not settings.rollout.temperature:
+        print("note: at temperature 0 the samples of a task are alike; give --temperature", file=sys.stderr)
+
+    def account() -> Mapping[str, Any] | None:
+        return model.account() if isinstance(model, ChatModel) else None
+
+    folder, n_done = (Path(), 0) if record is None else (record.folder.path, record.n_done)
+    known = {} if record is None else record.known
+    writing = nullcontext(None) if record is None else record.writing(account)
+    with writing as write, progress.run(folder, settings, 0):
+        progress.panel(split, len(tasks) * samples - n_done, settings.only_env.max_turns or 0)
+
+        def ended(trajectory: Trajectory) -> None:
+            if write is not None:
+                write(trajectory)
+            progress.episode(trajectory)
+
+        found = run_panel(rollouts, tasks, split, ended, progress.turn, samples, known)
+    if record is not None:
+        found = replace(found, seconds=found.seconds + record.seconds)
+    heading = {"env": players.env_id, "policy": players.policy, "split": split, "seed": settings.run.seed}
+    table = settings.only_env
+    heading |= {
+        "temperature": settings.rollout.temperature,
+        "max_turns": table.max_turns,
+        "options": dict(table.options),
+    }
+    used = added(None if record is None else record.account, account()) or {}
+    result = {**heading, "samples": samples, **found.to_dict(), **details(found), **used}
+    if record is not None:
+        record.finish(found, result)
+    return result
 
 
 def saved_model(path: str) -> tuple[RunConfig, Path]:
@@ -283,23 +335,40 @@ def _seeded(settings: RunConfig, seed: int, temperature: float) -> RunConfig:
 
 
 def print_evaluation(result: Mapping[str, Any]) -> None:
-    """A table by task type."""
-    table = Table(
-        title=f"{result['env']}  {result['policy']}  {result['split']}", title_justify="left", box=None, pad_edge=False
-    )
-    for heading in ("task type", "n", "success", "turns", "valid actions"):
-        table.add_column(heading, justify="left" if heading == "task type" else "right")
-    for name, row in [*(item for item in result["by_type"].items() if item[0] != "all"), ("all", result)]:
-        cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
-        table.add_row(name, *cells)
+    """A table by task type, one by difficulty where tasks have several, pass@k of several samples, failures."""
     console = Console(markup=False, emoji=False)  # names are data
-    print_table(console, table)
+    title = f"{result['env']}  {result['policy']}  {result['split']}"
+    types = [*(item for item in result["by_type"].items() if item[0] != "all"), ("all", result)]
+    print_table(console, _rate_table(title, "task type", types))
+    if len(by := result.get("by_difficulty", {})) > 1:
+        print_table(console, _rate_table("", "difficulty", list(by.items())))
+    if result.get("samples", 1) > 1:
+        table = Table(box=None)
+        for heading in ("k", "pass@k", "pass^k"):
+            table.add_column(heading, justify="right")
+        for k, one in result["pass_at_k"].items():
+            table.add_row(
+                k, *(rate({**found, "success_rate": found["value"]}) for found in (one, result["pass_hat_k"][k]))
+            )
+        print_table(console, table)
     ends = ", ".join(f"{n} {outcome}" for outcome, n in result["outcomes"].items())
     console.print(f"{result['seconds']:.1f} s, {result['faults']} faults; episodes ended by: {ends}", highlight=False)
+    if failed := ", ".join(f"{n} {kind}" for kind, n in result.get("failures", {}).items() if n):
+        console.print(f"failed by: {failed}", highlight=False)
     if "max_tokens" in result["outcomes"]:
         console.print("max_tokens: the prompt no longer fitted the model's context (agent.context)", highlight=False)
     if "tokens" in result:
         console.print(_account_line(result), highlight=False)
+
+
+def _rate_table(title: str, first: str, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    table = Table(title=title or None, title_justify="left", box=None)
+    for heading in (first, "n", "success", "turns", "valid actions"):
+        table.add_column(heading, justify="left" if heading == first else "right")
+    for name, row in rows:
+        cells = [str(row["n"]), rate(row), f"{row['mean_turns']:.1f}", f"{row['valid_action_ratio']:.3f}"]
+        table.add_row(name, *cells)
+    return table
 
 
 def _account_line(result: Mapping[str, Any]) -> str:

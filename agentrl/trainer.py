@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -334,11 +334,13 @@ def run_panel(
     name: str,
     on_done: Callable[[Trajectory], None] | None = None,
     on_turn: Callable[[], None] | None = None,
+    samples: int = 1,
+    known: Mapping[str, Trajectory] | None = None,
 ) -> Evaluation:
-    """Plays one episode on each task."""
+    """Plays ``samples`` episodes on each task; ``known`` are those that ended earlier, as in ``Rollouts.run``."""
     started = time.perf_counter()
-    groups = rollouts.run([RolloutRequest(task, 1) for task in tasks], ("eval", name), on_done, on_turn)
-    return Evaluation([group[0] for group in groups], time.perf_counter() - started)
+    groups = rollouts.run([RolloutRequest(task, samples) for task in tasks], ("eval", name), on_done, on_turn, known)
+    return Evaluation([member for group in groups for member in group], time.perf_counter() - started, samples)
 
 
 def panels(config: RunConfig, scenes: Scenes, rollouts: Rollouts) -> dict[str, tuple[Rollouts, Sequence[Task]]]:

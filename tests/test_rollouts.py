@@ -298,6 +298,24 @@ def test_a_fault_that_stays_is_the_outcome_of_its_episode_only() -> None:
     assert [turn.action for turn in result[0].turns] == ["go right"]  # the record shows what broke it
 
 
+def test_known_episodes_are_kept_and_their_faults_are_tried_again_by_replay() -> None:
+    calls: list[str] = []
+    requests = [RolloutRequest(task, 2) for task in TASKS[1:3]]
+    healthy = player().run(requests, KEY)
+    faulty = player(env=lambda: Corridor(calls, failing=(2,)), attempts=1).run(requests, KEY)
+    members = [member for group in faulty for member in group]
+    assert [member.outcome for member in members].count(Outcome.ENV_FAULT) == 1
+    (fault,) = (member for member in members if member.outcome.is_fault)
+    known = {member.id: member for member in members[:3]}  # the last one is not known
+    ended: list[Any] = []
+    policy = Answering(lambda request: RIGHT)
+    again = player(policy).run(requests, KEY, ended.append, known=known)
+    assert [[shown(member) for member in group] for group in again] == [[shown(m) for m in group] for group in healthy]
+    assert {trajectory.id for trajectory in ended} == {fault.id, members[3].id}
+    asked = [name for batch in policy.batches for name in batch if name.startswith(fault.id)]
+    assert [name.rpartition("/")[2] for name in asked] == ["turn=1", "turn=2"]  # its first turn was sampled before
+
+
 @pytest.mark.parametrize("where", ["reset", "step", "state_key"])
 def test_the_circuit_breaker_opens_as_soon_as_most_have_failed(where: str) -> None:
     n_resets = [0]

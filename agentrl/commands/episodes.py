@@ -29,6 +29,7 @@ def eval_(
     policy: Annotated[str, arg(metavar="POLICY")] = "random",
     config: Annotated[str | None, arg(metavar="CONFIG", help_behavior_hint="")] = None,
     episodes: int = 100,
+    samples: int = 1,
     split: Split = "valid_seen",
     seed: int = 0,
     temperature: float = 1.0,
@@ -38,9 +39,10 @@ def eval_(
     step_timeout_s: Seconds = None,
     reset_timeout_s: Seconds = None,
     out: Folder = None,
+    resume: Flag = False,
     json: Flag = False,
 ) -> None:
-    """Evaluate an agent: one episode on each of the first tasks of a split; success with its 95 % interval, by task type.
+    """Evaluate an agent on the first tasks of a split: success with its 95 % interval, by task type, pass@k, why episodes fail.
 
     Args:
         env: An environment id, as `agentrl list envs` shows them; MODULE:ID imports MODULE first.
@@ -51,6 +53,7 @@ def eval_(
         config: A run file whose table [agent] says how a model behind an API is prompted (default: a prompt of the
             environment's own fields).
         episodes: How many tasks, the first of the split; 0 for all.
+        samples: Episodes on each task; of more than one pass@k and pass^k are told, and intervals are clustered by task.
         split: Which tasks: train, valid_seen or valid_unseen.
         seed: The same seed gives the same episodes.
         temperature: Of a model's sampling; 0 is greedy.
@@ -60,16 +63,18 @@ def eval_(
             else inline).
         step_timeout_s: The most seconds of a step; needs a process (default: a checkpoint's own, else 60).
         reset_timeout_s: The same of a reset (default: a checkpoint's own, else 300).
-        out: Write results and trajectories to this new folder, which `agentrl replay` reads.
+        out: Write results (eval.json, eval.md, eval.html) and trajectories to this new folder, which `agentrl replay` and
+            `agentrl compare` read.
+        resume: Continue the folder of --out, with the same settings, to the same results; in a complete one, try faults again.
         json: Print one JSON object instead of tables.
     """
     from agentrl.console import PanelProgress
     from agentrl.evaluator import evaluate, print_evaluation
 
     result = evaluate(
-        env, policy, episodes, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
+        env, policy, episodes, samples=samples, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
         options=options_of(option), isolation=isolation, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s,
-        out=out, progress=PanelProgress(),
+        out=out, resume=resume, progress=PanelProgress(),
     )  # fmt: skip
     print(as_json(result)) if json else print_evaluation(result)
 

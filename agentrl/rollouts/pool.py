@@ -114,9 +114,12 @@ class Rollouts:
         key: tuple[int | str, ...],
         on_done: Callable[[Trajectory], None] | None = None,
         on_turn: Callable[[], None] | None = None,
+        known: Mapping[str, Trajectory] | None = None,
     ) -> list[list[Trajectory]]:
         """One list of trajectories a request, members in order. ``key`` names the random streams; trajectory ids carry it.
-        ``on_done`` is called with each episode that ends, ``on_turn`` after each turn of any.
+        ``on_done`` is called with each episode that ends here, ``on_turn`` after each turn of any. ``known`` are episodes of the
+        same requests that ended earlier, by id: they stand in the result as they are, but one that ended in a fault is tried
+        again, by replay.
 
         Raises AgentRLError where most episodes fail by the machinery's fault.
         """
@@ -129,7 +132,7 @@ class Rollouts:
                 )
         self.stats = stats = RolloutStats()
         started = time.perf_counter()
-        result = run_to_end(self._run(requests, key, on_done, on_turn))
+        result = run_to_end(self._run(requests, key, on_done, on_turn, known or {}))
         stats.seconds = time.perf_counter() - started
         turns = [turn for group in result for member in group for turn in member.turns]
         stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
@@ -142,9 +145,13 @@ class Rollouts:
         key: tuple[int | str, ...],
         on_done: Callable[[Trajectory], None] | None,
         on_turn: Callable[[], None] | None,
+        known: Mapping[str, Trajectory],
     ) -> list[list[Trajectory]]:
-        jobs = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
-        done: dict[tuple[int, int], Trajectory] = {}
+        places = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
+        ids = {(at, n): f"{_group_id(key, requests[at], at)}/member={n}" for at, n in places} if known else {}
+        earlier = {at: known[name] for at, name in ids.items() if name in known}
+        done = {at: trajectory for at, trajectory in earlier.items() if not trajectory.outcome.is_fault}
+        jobs = [at for at in places if at not in done]
         queue = iter(jobs)
         # Each player is live until no episode is left, so a round waits for the successor of an episode that has ended.
         n_players = min(self.max_live, len(jobs))
@@ -153,11 +160,12 @@ class Rollouts:
 
         async def play() -> None:
             for place, member in queue:
-                trajectory = await self._episode(requests[place], place, member, key, rounds, on_turn)
+                played = earlier[place, member].turns if (place, member) in earlier else ()
+                trajectory = await self._episode(requests[place], place, member, key, rounds, on_turn, played)
                 forget(trajectory.id)
                 done[place, member] = trajectory
                 if trajectory.outcome.is_fault:
-                    _break_circuit(done.values(), len(jobs))
+                    _break_circuit(done.values(), len(places))
                 if on_done is not None:
                     on_done(trajectory)
             if rounds is not None:
@@ -182,12 +190,13 @@ class Rollouts:
         key: tuple[int | str, ...],
         rounds: Rounds | None,
         on_turn: Callable[[], None] | None,
+        played: Sequence[Turn],
     ) -> Trajectory:
-        prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
+        """``played``: the longest record of its tries; a fault in the middle of a replay loses none of it."""
         task = request.task
         assert task is not None  # `run` refuses such requests
         seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
-        group = f"{prefix}/task={task.id}/place={place}"
+        group = _group_id(key, request, place)
         chat_model = self.policy if isinstance(self.policy, ChatModel) else None
         generate: Generate | None = None
         if chat_model is None:
@@ -198,7 +207,6 @@ class Rollouts:
             sampling = replace(sampling, temperature=request.temperature)
         stream_key = (*key, task.id, place, member)
         trajectory: Trajectory | None = None
-        played: Sequence[Turn] = ()  # the longest record: a fault in the middle of a replay loses none of it
         for attempt in range(self.attempts):
             env = seat.pool.take()
             episode = Episode(
@@ -232,6 +240,12 @@ class Rollouts:
             self.stats.n_retries += attempt + 1 < self.attempts
         assert trajectory is not None
         return trajectory
+
+
+def _group_id(key: tuple[int | str, ...], request: RolloutRequest, place: int) -> str:
+    prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
+    assert request.task is not None  # `run` refuses such requests
+    return f"{prefix}/task={request.task.id}/place={place}"
 
 
 def play(rollouts: Rollouts, tasks: Sequence[Task], key: tuple[int | str, ...] = ("rollout", 0)) -> list[Trajectory]:
