@@ -179,8 +179,8 @@ class OptimizerTable(Table):
 class CriticTable(Table):
     """A critic, for credit that reads ``value``: a second model, made of the policy as it is at the start, with a learning rate of
     its own. ``epochs`` over the turns of an iteration (absent: ``algorithm.epochs``), each in ``updates_per_iteration`` updates
-    (absent: as many as the policy's); ``warmup`` counts updates, then the rate is constant. Betas, weight decay and memory are those
-    of ``[optimizer]``."""
+    (absent: as many as the policy's); ``warmup`` counts updates, then the rate is constant. Betas, weight decay and memory are
+    those of ``[optimizer]``."""
 
     lr: Annotated[float, Field(gt=0)] = 1e-5
     loss: Spec = {"name": "value"}
