@@ -58,8 +58,8 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client may hang up, which is no error; anything else is shown."""
-        if not isinstance(sys.exc_info()[1], ConnectionError):
+        """A client may hang up in the middle of any read or write, which is no error; anything else is shown."""
+        if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib.util
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -25,6 +28,15 @@ HERE = Path(__file__).parent
 
 
 @cache
+def corpus() -> Path:
+    """A corpus of one passage, for as long as the tests run."""
+    path = Path(tempfile.mkdtemp(prefix="agentrl-corpus-"), "corpus.jsonl")
+    atexit.register(shutil.rmtree, path.parent, ignore_errors=True)
+    path.write_text(json.dumps({"id": "0", "contents": '"Café"\nThe café opened in 1901.'}) + "\n", encoding="utf-8")
+    return path
+
+
+@cache
 def entries() -> dict[str, dict[str, Any]]:
     """How each tool is named in a run file here. A new tool without an entry fails ``test_no_tool_is_left_out``."""
     found: dict[str, dict[str, Any]] = {
@@ -32,13 +44,15 @@ def entries() -> dict[str, dict[str, Any]]:
         "python": {"wall_s": 20.0},
         "http": {"hosts": ["127.0.0.1:9"], "methods": ["GET", "POST"], "timeout_s": 5.0},
     }
+    if importlib.util.find_spec("bm25s") is not None:
+        found["search"] = {"corpus": str(corpus())}
     if importlib.util.find_spec("mcp") is not None:
         found["mcp"] = {"command": [sys.executable, str(HERE / "mcp_server.py")], "tools": ["add", "visit", "echo"]}
     return {name: {"name": name, **options} if options else {"name": name} for name, options in found.items()}
 
 
 def test_no_tool_is_left_out() -> None:
-    optional = {"mcp"} - set(entries())
+    optional = {"mcp", "search"} - set(entries())
     own = {name for name in registry.names("tool") if _is_own(name)}
     assert own - optional == set(entries())
 
@@ -55,11 +69,13 @@ VALID: dict[str, tuple[dict[str, Any], str]] = {
     "python": ({"code": "print('é' * 2)"}, "éé"),
     "http_get": ({"url": "http://example.org/"}, "not among the allowed hosts"),
     "http_post": ({"url": "http://example.org/", "body": "é"}, "not among the allowed hosts"),
+    "search": ({"query": "Café"}, "1901"),
     "add": ({"a": 1, "b": 2}, "3"),
     "visit": ({"plan": {"title": "é", "places": []}}, "é"),
     "echo": ({"text": "é"}, "é"),
 }
-NAMES = [name for name in VALID if "mcp" in entries() or name not in ("add", "visit", "echo")]
+COMES_FROM = {"add": "mcp", "visit": "mcp", "echo": "mcp", "search": "search"}
+NAMES = [name for name in VALID if COMES_FROM.get(name, "calculator") in entries()]
 
 
 @pytest.fixture(scope="module")
