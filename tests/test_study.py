@@ -421,7 +421,9 @@ def test_errors_are_one_line(
 
 
 @pytest.mark.slow
-def test_the_default_study_decides_every_hypothesis(tmp_path: Path):
+def test_the_default_study_decides_every_hypothesis(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """What the documentation says came out, at the size and seed that it says."""
     result = command.study("credit", 4000, 0, 8, tmp_path)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "study: chain, 1 of 6" and len(told) == len(credit.scenarios()) == 6
     assert {each.verdict for each in hypotheses.hypotheses(result.results)} == {"came out"}

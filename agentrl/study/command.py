@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from agentrl.errors import ConfigError, did_you_mean
@@ -13,8 +14,8 @@ STUDIES = ("credit",)
 
 
 def study(name: str, groups: int, seed: int, group_size: int, out: Path | None) -> credit.Study:
-    """Runs a study, for ``write`` to write down in the folder ``out``, which is made first. Raises ConfigError for another name,
-    for numbers that cannot be used, and where ``out`` is no folder."""
+    """Runs a study, for ``write`` to write down in the folder ``out``, which is made first; tells on standard error how far it is.
+    Raises ConfigError for another name, for numbers that cannot be used, and where ``out`` is no folder."""
     if name not in STUDIES:
         raise ConfigError(f"there is no study '{name}'.{did_you_mean(name, STUDIES)}")
     credit.check(groups, group_size)
@@ -22,7 +23,11 @@ def study(name: str, groups: int, seed: int, group_size: int, out: Path | None) 
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out} is a file; give a folder for the results")
         out.mkdir(parents=True, exist_ok=True)
-    return credit.run(groups, seed, group_size)
+    return credit.run(groups, seed, group_size, _tell)
+
+
+def _tell(name: str, number: int, total: int) -> None:
+    print(f"study: {name}, {number} of {total}", file=sys.stderr, flush=True)
 
 
 def write(result: credit.Study, out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,12 +43,19 @@ class Study:
     not_studied: list[str]  # registered methods of the stage that no estimator uses
 
 
-def run(groups: int = 4000, seed: int = 0, group_size: int = GROUP_SIZE) -> Study:
-    """Simulates ``groups`` groups in every scenario and measures every estimator. Raises ConfigError for too few groups,
-    for a number that is no multiple of the groups of an update, and for groups of one."""
+def run(
+    groups: int = 4000,
+    seed: int = 0,
+    group_size: int = GROUP_SIZE,
+    begins: Callable[[str, int, int], None] = lambda name, number, total: None,
+) -> Study:
+    """Simulates ``groups`` groups in every scenario and measures every estimator; ``begins`` is told each scenario's name, its
+    number from 1 and how many there are. Raises ConfigError for too few groups, for a number that is no multiple of the groups of
+    an update, and for groups of one."""
     check(groups, group_size)
     results, alike = {}, None
-    for scenario in scenarios():
+    for number, scenario in enumerate(scenarios(), start=1):
+        begins(scenario.name, number, len(scenarios()))
         results[scenario.name], pairs = run_scenario(scenario, groups, seed, group_size)
         alike = pairs if alike is None else alike & pairs
     same: dict[str, str] = {}
