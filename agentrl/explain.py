@@ -25,7 +25,7 @@ from agentrl.algorithms.method import columns
 from agentrl.algorithms.terms import Term, as_json, label
 from agentrl.config import RunConfig
 from agentrl.errors import CheckpointError
-from agentrl.store import match_id, read_states, read_trajectories
+from agentrl.store import match_id, numbered, read_states, read_trajectories
 from agentrl.types import Trajectory
 
 Json = Any
@@ -141,15 +141,14 @@ def recompute(run: Path, iteration: int | None = None) -> Recomputed:
 
 
 def _file(run: Path, iteration: int | None) -> tuple[int, Path]:
-    files = sorted((run / "trajectories").glob("iteration_*.jsonl.zst"))
-    numbers = [int(file.name.removeprefix("iteration_").partition(".")[0]) for file in files]
+    files = numbered(run, "iteration")
     if not files:
         raise CheckpointError(f"{run} holds no iterations of training; credit is given there alone")
     if iteration is None:
-        return numbers[-1], files[-1]
-    if iteration not in numbers:
-        raise CheckpointError(f"{run} has no iteration {iteration}; it has {numbers[0]} to {numbers[-1]}")
-    return iteration, files[numbers.index(iteration)]
+        return max(files), files[max(files)]
+    if iteration not in files:
+        raise CheckpointError(f"{run} has no iteration {iteration}; it has {min(files)} to {max(files)}")
+    return iteration, files[iteration]
 
 
 def _table(members: Sequence[Trajectory]) -> TurnTable:

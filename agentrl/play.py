@@ -24,7 +24,7 @@ from agentrl.env import checked_reply, environment
 from agentrl.errors import ConfigError, EnvFault
 from agentrl.evaluation import Evaluation
 from agentrl.rollouts import EnvPool, Limits, run_episode
-from agentrl.store import RunFolder, lock, read_trajectories
+from agentrl.store import RunFolder, lock, numbered, read_trajectories
 from agentrl.terminal import Terminal
 from agentrl.types import Outcome, Task, Trajectory, Turn
 
@@ -170,7 +170,7 @@ def _recorded(path: Path | None, settings: RunConfig) -> Iterator[tuple[int, Any
     if path is None:
         yield 0, lambda trajectory: None
         return
-    folder, games = RunFolder(path), _games(path)
+    folder, games = RunFolder(path), numbered(path, "play")
     if games:
         before = config.load(path / "config.toml").only_env
         if (before.id, before.options) != (settings.only_env.id, settings.only_env.options):
@@ -178,11 +178,11 @@ def _recorded(path: Path | None, settings: RunConfig) -> Iterator[tuple[int, Any
                 f"{path} holds games of {before.id} with the options {before.options}; choose another folder"
             )
         lock(path)
-    number = 1 + max((int(game.name.removesuffix(".jsonl.zst")[5:]) for game in games), default=-1)
+    number = 1 + max(games, default=-1)
 
     def keep(trajectory: Trajectory) -> None:
         folder.add_trajectories(f"play_{number:06d}", [trajectory])
-        played = [game for file in _games(path) for game in read_trajectories(file)]
+        played = [game for file in numbered(path, "play").values() for game in read_trajectories(file)]
         seconds = sum(sum(turn.seconds.values()) for game in played for turn in game.turns)
         result = Evaluation(played, seconds).to_dict()
         heading = {"env": settings.only_env.id, "policy": "person", "seed": settings.run.seed}
@@ -191,7 +191,3 @@ def _recorded(path: Path | None, settings: RunConfig) -> Iterator[tuple[int, Any
     if not games:
         RunFolder.create(path, settings.model_dump(mode="python"))
     yield number, keep
-
-
-def _games(path: Path) -> list[Path]:
-    return sorted((path / "trajectories").glob("play_*.jsonl.zst"))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -88,6 +89,13 @@ def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Trajectories as compressed JSON lines."""
     lines = [json.dumps(trajectory.to_dict(), separators=(",", ":")) for trajectory in trajectories]
     write_atomic(path, zstandard.ZstdCompressor(level=3).compress(("\n".join(lines) + "\n").encode()))
+
+
+def numbered(run: Path, kind: str) -> dict[int, Path]:
+    """The files of trajectories in a run folder by number, in order: of ``kind`` "iteration", "demos" or "play". Files of other
+    names are no part of the record."""
+    named = ((re.fullmatch(rf"{kind}_(\d+)\.jsonl\.zst", path.name), path) for path in (run / "trajectories").glob("*"))
+    return dict(sorted((int(match[1]), path) for match, path in named if match))
 
 
 def read_trajectories(path: Path) -> Iterator[Trajectory]:

@@ -15,7 +15,7 @@ from agentrl.console import Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.evaluation import Evaluation
 from agentrl.scenes import Scenes
-from agentrl.store import RunFolder, free_folder, read_trajectories, without_none, write_atomic
+from agentrl.store import RunFolder, free_folder, numbered, read_trajectories, without_none, write_atomic
 from agentrl.types import RolloutRequest, Trajectory
 
 CHUNK = 500  # episodes a file
@@ -61,13 +61,12 @@ def read_demos(folder: Path, table: SftTable | None = None) -> list[Trajectory]:
     """All demonstrations of a folder that ``make_demos`` wrote, or what a training run itself did, as ``table`` chooses
     (``only_success``, ``first_iteration``). Raises CheckpointError where there are none."""
     table = table or SftTable()
-    demos = sorted((folder / "trajectories").glob("demos_*.jsonl.zst"))
-    iterations = sorted((folder / "trajectories").glob("iteration_*.jsonl.zst"))
+    demos, iterations = list(numbered(folder, "demos").values()), numbered(folder, "iteration")
     if not demos and not iterations:
         raise CheckpointError(
             f"{folder} holds no demonstrations; make them with `agentrl demos CONFIG --out {folder}`, or give a training run"
         )
-    chosen = demos or [file for file in iterations if int(file.name[10:].partition(".")[0]) >= table.first_iteration]
+    chosen = demos or [file for number, file in iterations.items() if number >= table.first_iteration]
     found = [trajectory for file in chosen for trajectory in read_trajectories(file)]
     if not demos:
         found = [t for t in found if not t.outcome.is_fault and (t.success or not table.only_success)]

@@ -13,7 +13,7 @@ import pytest
 
 from agentrl import store
 from agentrl.errors import AgentRLError, CheckpointError, ConfigError
-from agentrl.store import RunFolder, read_trajectories, write_atomic, write_trajectories
+from agentrl.store import RunFolder, numbered, read_trajectories, write_atomic, write_trajectories
 from agentrl.types import Call, Outcome, Task, Trajectory, Turn
 
 
@@ -316,3 +316,15 @@ def test_a_folder_that_only_holds_a_lock_is_empty(tmp_path: Path) -> None:
     folder.path.mkdir()
     (folder.path / ".lock").touch()
     assert RunFolder.create(folder.path, {}).trajectories.is_dir()
+
+
+def test_files_of_other_names_are_no_part_of_the_record(tmp_path: Path) -> None:
+    folder = tmp_path / "trajectories"
+    folder.mkdir()
+    for name in ("iteration_000010", "iteration_000002", "iteration_abc", "eval_before", "play_000000"):
+        (folder / f"{name}.jsonl.zst").touch()
+    assert [(number, path.name[:16]) for number, path in numbered(tmp_path, "iteration").items()] == [
+        (2, "iteration_000002"),
+        (10, "iteration_000010"),
+    ]
+    assert list(numbered(tmp_path, "play")) == [0] and numbered(tmp_path / "nowhere", "play") == {}
