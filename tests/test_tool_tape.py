@@ -225,8 +225,8 @@ class Growing(Toolset):
 class Talk(ToolEnv):
     """Answers once before the episode ends."""
 
-    def reply(self, task: Task, answer: str) -> str | None:
-        return "and now?" if answer == "first" else None
+    def reply(self, task: Task, text: str) -> str | None:
+        return "and now?" if text == "first" else None
 
 
 def test_tools_that_change_within_an_episode(tmp_path: Path) -> None:
