@@ -105,7 +105,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
         self._entries = [] if self._replays else [tools_of(spec, "ToolEnv.tools") for spec in tools]
         self._sets = [_Seat.of(entry, self) for entry in self._entries if not isinstance(entry, Tool)]
         lists = [entry.cls.listed() if isinstance(entry, Recipe) else _tools(entry) for entry in self._entries]
-        self._tools = self._named([self._player.tools("")] if self._player and self._replays else lists)
+        self._tools = self._named([self._player.first_tools()] if self._player and self._replays else lists)
         kinds = [type(seat.toolset) for seat in self._sets]
         if kinds and all(kind.state_key is not Toolset.state_key for kind in kinds):
             self.state_key = self._state_key  # an attribute, so that there is no such hook where there is no key
@@ -207,20 +207,12 @@ class ToolEnv(TextEnv, AwaitedEnv):
         question = self.prompt(task)
         for seat in self._sets:
             await seat.open(task)
-        self._list_tools()
         if self._player is not None:
-            self._tape_starts(self._player, task)
+            self._player.start(task.id)
+        self._list_tools()
         self.task, self.called, self._over = task, [], False
         about = self.description() if self.describe == "text" else ""
         return f"{question}\n\n{about}" if about else question, {"success": False, "free_text": True}
-
-    def _tape_starts(self, player: Player, task: Task) -> None:
-        player.start(task.id)
-        if player.replays:
-            self._tools = self._named([player.tools(task.id)])
-            return
-        lives = {tool.name: seat.toolset.lifetime for seat in self._sets for tool in seat.toolset.tools()}
-        player.told(task.id, list(self._tools.values()), {name: lives.get(name, "run") for name in self._tools})
 
     async def _step(self, action: str) -> Reply:
         if self._over or self.task is None:
@@ -253,6 +245,9 @@ class ToolEnv(TextEnv, AwaitedEnv):
             self._tools = self._named(
                 [[entry] if isinstance(entry, Tool) else next(opened).toolset.tools() for entry in self._entries]
             )
+        if self._player is not None:
+            lives = {tool.name: seat.toolset.lifetime for seat in self._sets for tool in seat.toolset.tools()}
+            self._tools = self._named([self._player.told(list(self._tools.values()), lives)])
 
     def _refused(self, why: str) -> Reply:
         return f"Error: {why}", 0.0, False, False, self._info(valid=False, n_tool_errors=1)

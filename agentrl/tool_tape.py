@@ -17,7 +17,7 @@ replay      every call is answered from the tape; no toolset is made or opened, 
 A call is known by its tool, its arguments and how often the episode has made it before. A tool of a toolset that lives for an
 episode or a task has a state: there it is known by the task and by all calls of such tools before it, and "auto"
 makes it always, since an answer from the tape would leave the state behind. Errors are answers and are recorded; faults
-are not.
+are not. A score that looks into a toolset finds none in a replay: it should go by the answer and the calls.
 
 The file holds JSON lines: the tools that the model was told of, and the calls. Any number of processes may write to it at the
 same time; a line that a process could not finish because it was killed is dropped by the next that writes.
@@ -61,7 +61,8 @@ class Tape:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._calls: dict[str, ToolResult] = {}
-        self._tools: dict[str, list[dict[str, Json]]] = {}  # by task; "" before any
+        # By task and how often the episode was told before; ("", 0): before any episode.
+        self._tools: dict[tuple[str, int], list[dict[str, Json]]] = {}
         self._read = 0  # bytes
         self._lines = 0
         self._file: tuple[int, int] | None = None  # what tells this file from another of its name
@@ -87,16 +88,18 @@ class Tape:
             self.refresh()
         return self._calls.get(key)
 
-    def tools(self, task: str) -> list[dict[str, Json]] | None:
-        """What was told of the tools for a task; with "" before any."""
-        if task not in self._tools:
+    def tools(self, task: str, n: int) -> list[dict[str, Json]] | None:
+        """What an episode of the task is told of the tools, having been told so ``n`` times before; only changes are on the
+        tape. None: nothing is."""
+        if (task, n) not in self._tools:
             self.refresh()
-        return self._tools.get(task, self._tools.get("") if task else None)
+        places = [*((task, earlier) for earlier in range(n, -1, -1)), ("", 0)]
+        return next((self._tools[place] for place in places if place in self._tools), None)
 
-    def add_tools(self, task: str, tools: list[dict[str, Json]]) -> None:
+    def add_tools(self, task: str, n: int, tools: list[dict[str, Json]]) -> None:
         """Writes down what was told of the tools, where that is new."""
-        if self.tools(task) != tools:
-            self._append({"task": task, "tools": tools})
+        if self.tools(task, n) != tools:
+            self._append({"task": task, "n": n, "tools": tools})
 
     def add_call(self, key: str, about: Mapping[str, Json], result: ToolResult) -> None:
         """Writes down the answer to a call, where it is new."""
@@ -138,8 +141,8 @@ class Tape:
         try:
             row = json.loads(line)
             if "tools" in row:
-                self._tools[row["task"]] = row["tools"]
-                self._tools.setdefault("", row["tools"])
+                self._tools[row["task"], row["n"]] = row["tools"]
+                self._tools.setdefault(("", 0), row["tools"])
             else:
                 self._calls[row["key"]] = ToolResult(row["text"], row["error"], row["seconds"])
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -209,6 +212,7 @@ class Player:
         self._counts: Counter[str] = Counter()
         self._before: dict[str, str] = {}  # by lifetime: a digest of the calls that made the state
         self._lifetimes: dict[str, str] = {}
+        self._n_told = 0
 
     @property
     def replays(self) -> bool:
@@ -222,16 +226,25 @@ class Player:
         self._before.pop("episode", None)
         self._task = task
         self._counts.clear()
+        self._n_told = 0
 
-    def told(self, task: str, tools: Sequence[Tool], lifetimes: Mapping[str, str]) -> None:
-        """What the model is told of its tools, and how long the state behind each lives; for the tape."""
-        self._lifetimes = dict(lifetimes)
-        rows = [{**tool.schema()["function"], "lifetime": lifetimes[tool.name]} for tool in tools]
-        self.tape.add_tools(task, rows)
+    def told(self, tools: Sequence[Tool], lifetimes: Mapping[str, str]) -> list[Tool]:
+        """The tools of which the model is told now, again wherever they may have changed: those given, with how long the
+        state behind each lives, which are written down; or the tape's. Raises ConfigError for a tape without any."""
+        n, self._n_told = self._n_told, self._n_told + 1
+        if self.replays:
+            return self._from_tape(self._task, n)
+        self._lifetimes = {tool.name: lifetimes.get(tool.name, "run") for tool in tools}
+        rows = [{**tool.schema()["function"], "lifetime": self._lifetimes[tool.name]} for tool in tools]
+        self.tape.add_tools(self._task, n, rows)
+        return list(tools)
 
-    def tools(self, task: str) -> list[Tool]:
-        """Tools that are on the tape only. Raises ConfigError for a tape without any."""
-        rows = self.tape.tools(task)
+    def first_tools(self) -> list[Tool]:
+        """The tape's, before any episode."""
+        return self._from_tape("", 0)
+
+    def _from_tape(self, task: str, n: int) -> list[Tool]:
+        rows = self.tape.tools(task, n)
         if rows is None:
             raise ConfigError(f"the tape {self.tape.path} holds no tools; record it again")
         self._lifetimes = {row["name"]: row["lifetime"] for row in rows}

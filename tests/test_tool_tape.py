@@ -209,6 +209,41 @@ def test_auto_calls_what_is_not_there(tmp_path: Path) -> None:
     assert "['a', 'b']" in third[3]
 
 
+class Growing(Toolset):
+    """Has a further tool after each."""
+
+    n = 0
+
+    def open(self, task: Task | None) -> None:
+        self.n = 0
+
+    def tools(self) -> list[Tool]:
+        self.n += 1
+        return [Tool(lambda: "x", name=f"t{n}", description="d", parameters={"type": "object"}) for n in range(self.n)]
+
+
+class Talk(ToolEnv):
+    """Answers once before the episode ends."""
+
+    def reply(self, task: Task, text: str) -> str | None:
+        return "and now?" if text == "first" else None
+
+
+def test_tools_that_change_within_an_episode(tmp_path: Path) -> None:
+    def names(env: ToolEnv) -> list[list[str]]:
+        seen = [env.tools]
+        env.reset(seed=0)
+        seen.append(env.tools)
+        assert env.step("first")[0] == "and now?"
+        return [[each["function"]["name"] for each in tools] for tools in [*seen, env.tools]]
+
+    options: dict[str, Any] = {"tape": str(tmp_path / "calls.jsonl")}
+    recorded = names(Talk([Growing], TASKS, lambda task, answer, calls: 1.0, **options))
+    assert len(recorded[1]) < len(recorded[2])
+    replayed = names(Talk([], TASKS, lambda task, answer, calls: 1.0, tape_mode="replay", **options))
+    assert replayed[1:] == recorded[1:]
+
+
 def test_state_keys_stay_where_tools_are_called(tmp_path: Path) -> None:
     class Keyed(Notes):
         def state_key(self) -> str:
@@ -229,7 +264,7 @@ def test_state_keys_stay_where_tools_are_called(tmp_path: Path) -> None:
         (None, {"tape_mode": "recrod"}, "Did you mean 'record'"),
         (None, {"tape": "/no/such/folder/calls.jsonl"}, "folder"),
         ("", {"tape_mode": "replay"}, "holds no tools"),
-        ('{"task": "a", "tools": []}\n{"a": 1}\n', {}, "line 2: it is no line of a tape"),
+        ('{"task": "a", "n": 0, "tools": []}\n{"a": 1}\n', {}, "line 2: it is no line of a tape"),
         ("no json\n", {}, "line 1"),
     ],
 )

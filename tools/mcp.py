@@ -54,7 +54,9 @@ Lifetime = Literal["episode", "task", "run"]
 
 @register_tool
 class Mcp(Toolset):
-    """The tools of one server. ``tools``: which of them (none: all). ``prefix`` stands before their names. ``env``: variables
+    """The tools of a server of the Model Context Protocol, known once it is open.
+
+    ``tools``: which of them (none: all). ``prefix`` stands before their names. ``env``: variables
     that a server is given (of this process it gets PATH, HOME and the like only); ``cwd``: its folder. Values of ``env`` and
     ``headers`` that are ``$NAME`` are read from the environment, so that secrets need not stand in a run file.
     ``start_timeout_s`` bounds the start until the tools are listed; ``timeout_s`` a call, without its wait for one of
