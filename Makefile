@@ -76,14 +76,16 @@ $(VENV)/.train: $(VENV)/.created $(PINS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(PIP) --editable '.[train,plots,search,dev]'
+	$(PIP) --editable '.[train,plots,search,mcp,dev]'
 	@touch $@
 
-# The real ALFWorld engine compiles and takes minutes. Where it cannot be installed the tests that need it skip and say so;
+# What the real engines are for: referees. ALFWorld's compiles and takes minutes. Where one cannot be installed its tests skip and say so;
 # no stamp is left then, so the next run tries again.
 $(VENV)/.alfworld: $(VENV)/.dev
 	@if $(PIP) --editable '.[train,alfworld]'; then touch $@; else \
 		echo "WARNING: alfworld could not be installed (see above): the tests against the real engine will be skipped."; fi
+	@$(MAKE) --no-print-directory $(VENV)/.bfcl || \
+		echo "WARNING: bfcl_eval could not be installed (see above): the tests against its checkers will be skipped."
 
 # Its metadata pins old numpy, filelock and networkx; data, back ends and checkers need mpmath only.
 $(VENV)/.bfcl: $(VENV)/.dev
