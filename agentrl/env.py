@@ -31,7 +31,7 @@ import os
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, overload
 
 import gymnasium
 import numpy as np
@@ -64,6 +64,25 @@ class TextSpace(gymnasium.spaces.Space[str]):
 
     def __repr__(self) -> str:
         return f"TextSpace({self.max_length})"
+
+
+class LazyTasks(Sequence[Task]):
+    """Tasks that are made when they are asked for: what ``TextEnv.tasks`` may return. Subclasses write ``__len__`` and
+    ``make(place)``, the task at a place from 0; it is the same task each time."""
+
+    def make(self, place: int) -> Task:
+        raise NotImplementedError(f"{type(self).__name__} must write make(place)")
+
+    @overload
+    def __getitem__(self, index: int) -> Task: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Task]: ...
+    def __getitem__(self, index: int | slice) -> Task | list[Task]:
+        if isinstance(index, slice):
+            return [self.make(place) for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"task {index} of {len(self)} in {self!r}")
+        return self.make(int(index) % len(self))
 
 
 class TextEnv(gymnasium.Env[str, str]):

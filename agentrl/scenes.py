@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import Any
 
 from agentrl import build
 from agentrl.agents import Agent, View
 from agentrl.chat import Renderer
 from agentrl.config import EnvTable, RunConfig
+from agentrl.env import LazyTasks
 from agentrl.rollouts import EnvPool, Limits, Seat
 from agentrl.types import Task
 
 
-class Mixture(Sequence[Task]):
+class Mixture(LazyTasks):
     """Tasks of several environments, interleaved so that any stretch holds each environment's share of it.
 
     Shares are the weights in thousandths. A split that is shorter than its share wants is gone through again, so a task may
@@ -42,19 +43,14 @@ class Mixture(Sequence[Task]):
     def __len__(self) -> int:
         return self.length
 
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(self.length))]
-        if not -self.length <= index < self.length:
-            raise IndexError(f"place {index} of a mixture of {self.length} tasks")
-        period, place = divmod(index % self.length, len(self.pattern))
+    def make(self, place: int) -> Task:
+        period, place = divmod(place, len(self.pattern))
         which, before = self.pattern[place]
         name, tasks = self.splits[which]
         return replace(tasks[(period * self.counts[which] + before) % len(tasks)], env=name)
+
+    def __repr__(self) -> str:
+        return f"a mixture of {', '.join(name for name, _ in self.splits)}"
 
 
 def _interleaved(counts: Sequence[int]) -> list[tuple[int, int]]:

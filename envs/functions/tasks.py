@@ -13,9 +13,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import overload
 
-from agentrl.env import SPLITS
+from agentrl.env import SPLITS, LazyTasks
 from agentrl.envs.functions import bank, calendar, files, orders, tickets
 from agentrl.envs.functions.service import REQUESTS, Draw, Request, Said, Service, Unfit, copied
 from agentrl.errors import ConfigError, GameError, did_you_mean
@@ -71,7 +70,7 @@ LEVELS = {
 }
 
 
-class Tasks(Sequence[Task]):
+class Tasks(LazyTasks):
     """The tasks of a level and a split, each made when it is asked for. Raises ConfigError for an unknown level or kind."""
 
     def __init__(self, level: str, split: str, kinds: Sequence[str] = KINDS) -> None:
@@ -88,16 +87,12 @@ class Tasks(Sequence[Task]):
     def __len__(self) -> int:
         return SIZES[self.split] // len(KINDS) * len(self._numbers)
 
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        place = range(len(self))[index]
+    def make(self, place: int) -> Task:
         block, kind = divmod(place, len(self._numbers))
         return task(self.level, self.split, block * len(KINDS) + self._numbers[kind])
+
+    def __repr__(self) -> str:
+        return f"Tasks({self.level!r}, {self.split!r}, {tuple(KINDS[number] for number in self._numbers)!r})"
 
 
 def task_by_id(task_id: str) -> Task:

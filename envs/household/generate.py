@@ -27,8 +27,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import accumulate
-from typing import Literal, cast, overload
+from typing import Literal, cast
 
+from agentrl.env import LazyTasks
 from agentrl.envs.household import rooms
 from agentrl.envs.household.house import TASK_TYPES, Goal, House, Receptacle, TaskType
 from agentrl.envs.household.rooms import LAMP, Placed, Random, can_contain, in_kind, one, priors, weighted
@@ -97,7 +98,7 @@ class _Choice:
     weights: tuple[float, ...]  # running sums
 
 
-class TaskList(Sequence[Task]):
+class TaskList(LazyTasks):
     """The tasks of one level and split, made when asked for. ``task_types`` cycle."""
 
     def __init__(self, level: str, split: str, task_types: tuple[TaskType, ...]) -> None:
@@ -108,26 +109,17 @@ class TaskList(Sequence[Task]):
     def __len__(self) -> int:
         return SPLIT_SIZES[self.split]
 
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"task {index} of {len(self)} in {self!r}")
-        index = int(index) % len(self)
-        kind = self.task_types[index % len(self.task_types)]
+    def make(self, place: int) -> Task:
+        kind = self.task_types[place % len(self.task_types)]
         return Task(
-            id=f"{self._prefix}{index}",
-            seed=seed(0, "household", self.level, self.split, kind, index),
+            id=f"{self._prefix}{place}",
+            seed=seed(0, "household", self.level, self.split, kind, place),
             type=kind,
             split=self.split,
             options={
                 "level": self.level,
                 "split": self.split,
-                "index": index,
+                "index": place,
                 "task_types": list(self.task_types),
             },
         )

@@ -19,8 +19,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import overload
 
+from agentrl.env import LazyTasks
 from agentrl.envs.search.questions import TYPES, Question, ask
 from agentrl.envs.search.world import RELATIONS, SMALL, Draw, Entity, Kind, World, passage, people_it, some
 from agentrl.errors import GameError, did_you_mean
@@ -81,7 +81,7 @@ class Puzzle:
     passages: tuple[Passage, ...]
 
 
-class TaskList(Sequence[Task]):
+class TaskList(LazyTasks):
     """The tasks of one level and split, made when asked for. ``task_types`` cycle."""
 
     def __init__(self, level: str, split: str, task_types: tuple[str, ...]) -> None:
@@ -92,24 +92,15 @@ class TaskList(Sequence[Task]):
     def __len__(self) -> int:
         return SPLIT_SIZES[self.split]
 
-    @overload
-    def __getitem__(self, index: int) -> Task: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Task]: ...
-    def __getitem__(self, index: int | slice) -> Task | list[Task]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"task {index} of {len(self)} in {self!r}")
-        index = int(index) % len(self)
-        kind = self.task_types[index % len(self.task_types)]
-        question = drawn(self.level, self.split, kind, index)[0]
+    def make(self, place: int) -> Task:
+        kind = self.task_types[place % len(self.task_types)]
+        question = drawn(self.level, self.split, kind, place)[0]
         return Task(
-            id=f"{self._prefix}{index}",
-            seed=seed(0, "search", self.level, self.split, kind, index),
+            id=f"{self._prefix}{place}",
+            seed=seed(0, "search", self.level, self.split, kind, place),
             type=kind,
             split=self.split,
-            options={"level": self.level, "split": self.split, "type": kind, "index": index},
+            options={"level": self.level, "split": self.split, "type": kind, "index": place},
             reference=list(question.answers),
         )
 
