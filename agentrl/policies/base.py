@@ -1,7 +1,7 @@
 """What a policy is: token ids in, token ids out; and a chat model: messages in, a reply out, never trainable.
 
 A policy answers many requests at a time. Engines that batch by themselves implement ``generate``; an engine that wants
-whole batches implements ``generate_batch`` and is driven through ``rollouts.rounds.Rounds``, which collects the requests of all
+whole batches implements ``generate_batch`` and is driven through ``rollouts.batching.Rounds``, which collects the requests of all
 live episodes.
 """
 

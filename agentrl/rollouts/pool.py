@@ -7,6 +7,7 @@ trajectories = rollouts.run(requests, key=("iteration", 3))
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import warnings
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
@@ -22,8 +23,8 @@ from agentrl.agents.base import Agent, Episode, Generate
 from agentrl.env import environment
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.policies.base import BatchPolicy, ChatModel, Policy
+from agentrl.rollouts.batching import FreeBatches, Rounds
 from agentrl.rollouts.episode import Limits, run_episode
-from agentrl.rollouts.rounds import Rounds
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
 
 EnvFactory = Callable[[], gymnasium.Env[str, str]]
@@ -31,14 +32,16 @@ T = TypeVar("T")
 
 
 class EnvPool:
-    """Environments of one kind; ``take`` gives a free one or makes one."""
+    """Environments of one kind; ``take`` gives a free one or makes one. Threads may share a pool."""
 
     def __init__(self, factory: EnvFactory) -> None:
         self.factory = factory
         self._free: list[gymnasium.Env[str, str]] = []
+        self._lock = threading.RLock()
 
     def take(self) -> gymnasium.Env[str, str]:
-        return self._free.pop() if self._free else self.factory()
+        with self._lock:
+            return self._free.pop() if self._free else self.factory()
 
     def put(self, env: gymnasium.Env[str, str], *, broken: bool = False) -> None:
         """Gives an environment back; a broken one is closed and forgotten."""
@@ -49,8 +52,9 @@ class EnvPool:
 
     def close(self) -> None:
         """Closes what is free."""
-        while self._free:
-            _close(self._free.pop(), "an environment")
+        with self._lock:
+            while self._free:
+                _close(self._free.pop(), "an environment")
 
 
 def _close(env: gymnasium.Env[str, str], what: str) -> None:
@@ -82,14 +86,72 @@ class Seat:
     limits: Limits = field(default_factory=Limits)
 
 
+Place = tuple[int, int]  # a request's number, and the member's in it
+
+
+class Work:
+    """The episodes of one ``run``: which are still to be played, and how the others ended.
+
+    ``known``: episodes that ended earlier, by id, see ``Rollouts.run``. Raises ConfigError for requests that cannot be played.
+    """
+
+    def __init__(
+        self,
+        requests: Sequence[RolloutRequest],
+        key: tuple[int | str, ...],
+        known: Mapping[str, Trajectory] | None = None,
+        on_done: Callable[[Trajectory], None] | None = None,
+    ) -> None:
+        for request in requests:
+            _check(request)
+        self.requests = requests
+        self.key = key
+        self.on_done = on_done
+        self.stats = RolloutStats()
+        places = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
+        ids = {(at, n): f"{group_id(key, requests[at], at)}/member={n}" for at, n in places} if known else {}
+        self.earlier = {at: known[name] for at, name in ids.items() if known and name in known}
+        self.done = {at: trajectory for at, trajectory in self.earlier.items() if not trajectory.outcome.is_fault}
+        self.jobs: list[Place] = [at for at in places if at not in self.done]
+        self.n_episodes = len(places)
+
+    def ended(self, at: Place, trajectory: Trajectory) -> None:
+        """Raises AgentRLError where most episodes end in faults."""
+        self.done[at] = trajectory
+        if trajectory.outcome.is_fault:
+            _break_circuit(self.done.values(), self.n_episodes)
+        if self.on_done is not None:
+            self.on_done(trajectory)
+
+    def result(self) -> list[list[Trajectory]]:
+        """One list a request, members in order."""
+        return [[self.done[place, member] for member in range(r.n)] for place, r in enumerate(self.requests)]
+
+    def count(self, seconds: float) -> RolloutStats:
+        """What it cost, all episodes having ended."""
+        turns = [turn for trajectory in self.done.values() for turn in trajectory.turns]
+        self.stats.seconds = seconds
+        self.stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
+        self.stats.n_sampled_tokens = sum(len(call.completion_ids) for turn in turns for call in turn.calls)
+        return self.stats
+
+
+def _check(request: RolloutRequest) -> None:
+    if request.task is None:
+        raise ConfigError("a request without a task is for the sampler to fill in; rollouts need the task")
+    if request.hint is not None or request.branch_from is not None:
+        raise ConfigError(f"a request on task '{request.task.id}' wants a hint or a branch; rollouts have neither")
+
+
 @dataclass(slots=True)
 class Rollouts:
     """Plays requested episodes with one policy: tasks that name no environment in ``pool`` with ``agent``, the others where
     ``seats`` has them.
 
     ``attempts`` bounds the tries of an episode that faults; an episode that still faults keeps its fault as outcome.
-    ``max_live`` bounds the episodes that run at a time. As soon as more than half of the episodes of a ``run``, or the first
-    16 that end, have ended in faults it stops with a clear error.
+    ``max_live`` bounds the episodes that run at a time. ``free``: a policy that answers in batches does so whenever it is free
+    (``batching.FreeBatches``), else when all live episodes wait (``batching.Rounds``). As soon as more than half of the episodes
+    of a ``run``, or the first 16 that end, have ended in faults it stops with a clear error.
     """
 
     pool: EnvPool
@@ -100,6 +162,7 @@ class Rollouts:
     root_seed: int = 0
     attempts: int = 3
     max_live: int = 1024
+    free: bool = False
     seats: Mapping[str, Seat] = field(default_factory=dict)
     stats: RolloutStats = field(default_factory=RolloutStats)
 
@@ -123,84 +186,65 @@ class Rollouts:
 
         Raises AgentRLError where most episodes fail by the machinery's fault.
         """
-        for request in requests:
-            if request.task is None:
-                raise ConfigError("a request without a task is for the sampler to fill in; rollouts need the task")
-            if request.hint is not None or request.branch_from is not None:
-                raise ConfigError(
-                    f"a request on task '{request.task.id}' wants a hint or a branch; rollouts have neither"
-                )
-        self.stats = stats = RolloutStats()
+        work = Work(requests, key, known or {}, on_done)
         started = time.perf_counter()
-        result = run_to_end(self._run(requests, key, on_done, on_turn, known or {}))
-        stats.seconds = time.perf_counter() - started
-        turns = [turn for group in result for member in group for turn in member.turns]
-        stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
-        stats.n_sampled_tokens = sum(len(call.completion_ids) for turn in turns for call in turn.calls)
-        return result
+        run_to_end(self._run(work, on_turn))
+        self.stats = work.count(time.perf_counter() - started)
+        return work.result()
 
-    async def _run(
-        self,
-        requests: Sequence[RolloutRequest],
-        key: tuple[int | str, ...],
-        on_done: Callable[[Trajectory], None] | None,
-        on_turn: Callable[[], None] | None,
-        known: Mapping[str, Trajectory],
-    ) -> list[list[Trajectory]]:
-        places = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
-        ids = {(at, n): f"{_group_id(key, requests[at], at)}/member={n}" for at, n in places} if known else {}
-        earlier = {at: known[name] for at, name in ids.items() if name in known}
-        done = {at: trajectory for at, trajectory in earlier.items() if not trajectory.outcome.is_fault}
-        jobs = [at for at in places if at not in done]
-        queue = iter(jobs)
+    async def _run(self, work: Work, on_turn: Callable[[], None] | None) -> None:
+        queue = iter(work.jobs)
         # Each player is live until no episode is left, so a round waits for the successor of an episode that has ended.
-        n_players = min(self.max_live, len(jobs))
-        rounds = Rounds(self.policy, n_players) if isinstance(self.policy, BatchPolicy) else None
-        forget = getattr(self.policy, "forget", lambda episode: None)
+        n_players = min(self.max_live, len(work.jobs))
+        batches = self.batches(n_players)
 
         async def play() -> None:
-            for place, member in queue:
-                played = earlier[place, member].turns if (place, member) in earlier else ()
-                trajectory = await self._episode(requests[place], place, member, key, rounds, on_turn, played)
-                forget(trajectory.id)
-                done[place, member] = trajectory
-                if trajectory.outcome.is_fault:
-                    _break_circuit(done.values(), len(places))
-                if on_done is not None:
-                    on_done(trajectory)
-            if rounds is not None:
-                rounds.leave()
+            for at in queue:
+                await self.play(work, at, batches, on_turn)
+            if batches is not None:
+                batches.leave()
 
-        connections = self.policy if isinstance(self.policy, AbstractAsyncContextManager) else nullcontext()
         try:
-            async with connections, asyncio.TaskGroup() as tasks:
+            async with connections(self.policy), asyncio.TaskGroup() as tasks:
                 for _ in range(n_players):
                     tasks.create_task(play())
         except ExceptionGroup as group:  # the first error has cancelled the other players
             raise group.exceptions[0] from group.exceptions[0].__cause__
-        if rounds is not None:
-            self.stats.generation_s = rounds.seconds
-        return [[done[place, member] for member in range(request.n)] for place, request in enumerate(requests)]
+        finally:
+            if batches is not None:
+                batches.close()
+        if batches is not None:
+            work.stats.generation_s = batches.seconds
+
+    def batches(self, n_players: int) -> Rounds | FreeBatches | None:
+        """What makes batches of requests where the policy wants them; None where the engine does so itself."""
+        if not isinstance(self.policy, BatchPolicy):
+            return None
+        return FreeBatches(self.policy) if self.free else Rounds(self.policy, n_players)
+
+    async def play(
+        self, work: Work, at: Place, batches: Rounds | FreeBatches | None, on_turn: Callable[[], None] | None = None
+    ) -> None:
+        """Plays one episode of ``work``, again where the machinery failed. Raises AgentRLError where most of them fail so."""
+        trajectory = await self._episode(work, at, batches, on_turn)
+        getattr(self.policy, "forget", lambda episode: None)(trajectory.id)
+        work.ended(at, trajectory)
 
     async def _episode(
-        self,
-        request: RolloutRequest,
-        place: int,
-        member: int,
-        key: tuple[int | str, ...],
-        rounds: Rounds | None,
-        on_turn: Callable[[], None] | None,
-        played: Sequence[Turn],
+        self, work: Work, at: Place, batches: Rounds | FreeBatches | None, on_turn: Callable[[], None] | None
     ) -> Trajectory:
-        """``played``: the longest record of its tries; a fault in the middle of a replay loses none of it."""
+        place, member = at
+        request, key = work.requests[place], work.key
+        # The longest record of its tries: a fault in the middle of a replay loses none of it.
+        played: Sequence[Turn] = work.earlier[at].turns if at in work.earlier else ()
         task = request.task
-        assert task is not None  # `run` refuses such requests
+        assert task is not None  # `Work` refuses such requests
         seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
-        group = _group_id(key, request, place)
+        group = group_id(key, request, place)
         chat_model = self.policy if isinstance(self.policy, ChatModel) else None
         generate: Generate | None = None
         if chat_model is None:
-            generate = rounds.generate if rounds is not None else getattr(self.policy, "generate", None)
+            generate = batches.generate if batches is not None else getattr(self.policy, "generate", None)
         limits = seat.limits if request.max_turns is None else replace(seat.limits, max_turns=request.max_turns)
         sampling = self.sampling
         if request.temperature is not None:
@@ -237,15 +281,21 @@ class Rollouts:
             if not trajectory.outcome.is_fault or trajectory.outcome is Outcome.CANCELLED:
                 break
             played = max(played, trajectory.turns, key=len)
-            self.stats.n_retries += attempt + 1 < self.attempts
+            work.stats.n_retries += attempt + 1 < self.attempts
         assert trajectory is not None
         return trajectory
 
 
-def _group_id(key: tuple[int | str, ...], request: RolloutRequest, place: int) -> str:
+def group_id(key: tuple[int | str, ...], request: RolloutRequest, place: int) -> str:
+    """The name of a request's group, which its members' ids begin with."""
     prefix = "/".join(f"{name}={value}" for name, value in zip(key[0::2], key[1::2], strict=True))
-    assert request.task is not None  # `run` refuses such requests
+    assert request.task is not None  # `Work` refuses such requests
     return f"{prefix}/task={request.task.id}/place={place}"
+
+
+def connections(policy: Any) -> AbstractAsyncContextManager[Any]:
+    """What is open while a policy is asked: of a chat model that keeps connections, those."""
+    return policy if isinstance(policy, AbstractAsyncContextManager) else nullcontext()
 
 
 def play(rollouts: Rollouts, tasks: Sequence[Task], key: tuple[int | str, ...] = ("rollout", 0)) -> list[Trajectory]:
