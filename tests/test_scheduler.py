@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -213,3 +215,19 @@ def test_an_engine_that_batches_by_itself_runs_ahead_too() -> None:
         found, _ = ahead.take(0)
     assert all(member.success for group in found for member in group)
     assert {call.policy_version for group in found for m in group for t in m.turns for call in t.calls} == {7}
+
+
+# ---- the measurement ------------------------------------------------------------------------------------------------
+
+
+def test_the_benchmark_knows_its_bound_and_nobody_beats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bound by hand: tokens of all / (100 x slots), or the longest sum of an episode's waits."""
+    monkeypatch.syspath_prepend(Path(__file__).parent / "benchmarks")
+    bench = importlib.import_module("bench_scheduler")
+    load = bench.Load(n_episodes=4, n_turns=2)
+    chains = [sum(load.latency_s[e]) + sum(load.n_tokens[e]) / 100 for e in range(4)]
+    assert load.bound_s(slots=64) == pytest.approx(max(chains))
+    assert load.bound_s(slots=1) == pytest.approx(load.n_tokens.sum() / 100)
+    found = bench.measured(load, "enough slots", 64)
+    assert all(row["bound_ratio"] >= 1 for row in found)
+    assert [row["against"] for row in found][:2] == ["lock-step, measured now", "one tool at a time, measured now"]
