@@ -131,7 +131,7 @@ class Talking:
         sampling = Sampling(max_tokens=n, key=(*self.episode.key, view.turn))
         assert self.episode.generate is not None
         made = await self.episode.generate([0], sampling, f"{self.episode.id}/turn={view.turn}")
-        return Decision("go", [Call("agent", [0], made.ids, made.logprobs, sampling, made.finish, made.version)])
+        return Decision("go", [Call("agent", [0], made.ids, made.logprobs, {}, made.finish, made.version)])
 
 
 def agentrl_way(load: Load, policy: Callable[[], Any], **how: Any) -> float:
