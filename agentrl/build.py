@@ -420,6 +420,7 @@ def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollo
         root_seed=config.run.seed,
         attempts=config.rollout.attempts,
         max_live=config.rollout.live(config.env),
+        free=config.rollout.free,
     )
 
 
@@ -432,7 +433,8 @@ def policy(config: RunConfig, model: Any) -> Any:
             'use "transformers"'
         )
     kept = {"kv_cache_bytes": kv_cache_bytes(config)} if "kv_cache" in cls.capabilities else {}
-    return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size, **kept)
+    own = {"own_weights": True} if config.rollout.staleness and "shares_weights" in cls.capabilities else {}
+    return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size, **kept, **own)
 
 
 def kv_cache_bytes(config: RunConfig) -> int:

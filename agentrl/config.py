@@ -125,7 +125,12 @@ class AgentTable(Table):
 class RolloutTable(Table):
     """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time (absent: 1024; 32 where each
     is a process), ``attempts`` the tries of an episode that the machinery fails. ``kv_cache``: where the memory appends, a turn's
-    prompt is computed from where the last turn ended; ``kv_cache_gib`` bounds what is kept for that between turns."""
+    prompt is computed from where the last turn ended; ``kv_cache_gib`` bounds what is kept for that between turns.
+
+    ``staleness``: how many iterations old the weights may be that sample (0: each iteration waits for the last one's updates; 1:
+    its episodes go on while the last one is trained on). ``batching``: a policy that answers in batches does so in "rounds",
+    when all live episodes wait (the same file and seed give the same tokens), or whenever it is "free", so that none waits for
+    an environment (absent: "rounds" without staleness, else "free")."""
 
     policy: str = "transformers"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -136,6 +141,13 @@ class RolloutTable(Table):
     attempts: Positive = 3
     kv_cache: bool = True
     kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
+    staleness: Annotated[int, Field(ge=0)] = 0
+    batching: Literal["rounds", "free"] | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether batches are answered without a barrier."""
+        return self.batching == "free" or self.staleness > 0
 
     def live(self, envs: Iterable[EnvTable]) -> int:
         """How many episodes run at a time in these environments."""

@@ -11,6 +11,7 @@ from agentrl.agents import Append, ChatAgent, View
 from agentrl.algorithms.method import columns
 from agentrl.chat import Renderer, build_tokenizer
 from agentrl.chat.tokenizers import is_folder
+from agentrl.collecting import check_staleness
 from agentrl.config import RunConfig
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError
@@ -28,6 +29,7 @@ def dry_run(config: RunConfig) -> list[str]:
 
     scenes = Scenes.of(config)
     methods = build.methods(config.algorithm, state_keys=scenes.state_keys, critic=config.critic is not None)
+    check_staleness(config, methods)
     states = stages.initial_states(methods, config.run.seed)
     requests = methods.sampler.propose(states.get("sampler"), 0, scenes.tasks)
     renderer, counted = _renderer(config, scenes)

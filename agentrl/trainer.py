@@ -18,17 +18,16 @@ import numpy as np
 
 from agentrl import build, stages
 from agentrl.agents import ChatAgent
+from agentrl.collecting import Collector
 from agentrl.config import RunConfig, config_difference, load
 from agentrl.console import Progress
-from agentrl.errors import AgentRLError, CheckpointError
+from agentrl.errors import CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.lessons import Lessons
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
-from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
-
-MOST_LOST = 3
+from agentrl.types import Outcome, RolloutRequest, Task, Trajectory
 
 
 def train(
@@ -80,12 +79,10 @@ class Trainer:
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
+        self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)
         self.panels = panels(config, self.scenes, self.rollouts)
         self.results: dict[str, dict[str, Any]] = {}
         self.phases: dict[str, float] = {}
-        self.counts: dict[str, float] = {}
-        self.faulted: list[Trajectory] = []
-        self.lost = 0  # iterations in a row without an episode that could be scored
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0
 
@@ -116,7 +113,7 @@ class Trainer:
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
         checkpoint.load_weights(self.models.model, latest)
         self.lessons.load_state_dict(training)
-        self.policy.version = self.learner.n_updates
+        self.policy.update(self.models.model, self.learner.n_updates)
         self.iteration = state["iteration"]
         self.states = state["states"]
         self.proposals.step = state.get("proposals", self.iteration)
@@ -157,6 +154,7 @@ class Trainer:
                 self.folder.write_summary({**self.summary(status), "error": f"{type(error).__name__}: {error}"})
             raise
         finally:
+            self.collector.close()
             for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
                 rollouts.close()
         summary = self.summary("completed")
@@ -169,7 +167,9 @@ class Trainer:
         self.phases = {}
         started = time.perf_counter()
         with self.timed("rollout"):
-            trajectories, groups = self.collect()
+            found = self.collector.collect(self.iteration, self.states, self.policy.version)
+        trajectories, groups = found.rolled, found.kept
+        self.phases |= found.phases
         metrics = _episode_metrics(trajectories)
         with self.timed("credit"):
             members = [member for group in groups for member in group.members]
@@ -178,59 +178,27 @@ class Trainer:
         with self.timed("training"):
             if lesson is not None:
                 metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
-            self.policy.version = self.learner.n_updates
             probe = {**metrics, **self.lessons.probe(trajectories)}
+        with self.timed("sync"):
+            n_bytes = self.policy.update(self.models.model, self.learner.n_updates)
+        if n_bytes:
+            metrics["sync/bytes"] = n_bytes
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with self.timed("storage"):
             if remembered:
                 self.folder.add_states(self.iteration, remembered)
-            self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *self.faulted])
+            self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *found.faulted])
         seconds = time.perf_counter() - started
         self.slowest = max(self.slowest if self.iteration else 0.0, seconds)
         return {
             "iteration": self.iteration,
             **metrics,
-            **self.counts,
+            **found.counts,
             **{f"time/{name}": round(value, 4) for name, value in self.phases.items()},
             "time/iteration": round(seconds, 4),
             "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.phases["rollout"], 1e-9), 1),
         }
-
-    def collect(self) -> tuple[list[Trajectory], list[Group]]:
-        """Everything that was rolled out, and the groups that the filters keep. Filters may ask for more, in a bounded loop."""
-        rolled: list[Trajectory] = []
-        kept: list[Group] = []
-        requests = self.proposals.begin(self.states.get("sampler"))
-        generation = environment = 0.0
-        retries, self.faulted = 0, []
-        for attempt in range(self.config.algorithm.refill_rounds + 1):
-            key = ("iteration", self.iteration) if attempt == 0 else ("iteration", self.iteration, "refill", attempt)
-            played = self.rollouts.run(requests, key, self.progress.episode)
-            self.faulted += [member for members in played for member in members if member.outcome.is_fault]
-            groups = [
-                Group(members[0].group, [member for member in members if not member.outcome.is_fault])
-                for members in played
-            ]
-            retries += self.rollouts.stats.n_retries
-            generation += self.rollouts.stats.generation_s
-            environment += self.rollouts.stats.environment_s
-            stages.score(self.methods, [member for group in groups for member in group.members])
-            self.faulted += [member for group in groups for member in group.members if member.outcome.is_fault]
-            groups = [Group(g.id, [m for m in g.members if not m.outcome.is_fault]) for g in groups]
-            rolled += [member for group in groups for member in group.members]
-            groups = [group for group in groups if group.members]
-            kept, requests, measured = stages.keep(self.methods, self.states, groups, kept)
-            self.counts = {"rollout/rounds": attempt + 1, **measured}
-            if not requests or attempt == self.config.algorithm.refill_rounds:
-                break
-            requests = self.proposals.fill(requests)
-        self.phases |= {"generation": generation, "environment": environment}
-        self.counts |= {"episode/faults": len(self.faulted), "rollout/retries": retries}
-        self.lost = 0 if rolled else self.lost + 1
-        if self.lost >= MOST_LOST:
-            raise AgentRLError(f"no episode could be scored in {self.lost} iterations: {self.faulted[0].error}")
-        return rolled, kept
 
     def after_iteration(self) -> None:
         """What is due every so many iterations."""
@@ -306,7 +274,7 @@ class Trainer:
             "iteration": self.iteration,
             "seed": self.config.run.seed,
             "states": self.states,
-            "proposals": self.proposals.step,
+            "proposals": self.collector.place(),
             "results": self.results,
             "seconds": self.seconds(),
         }

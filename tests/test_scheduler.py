@@ -150,12 +150,12 @@ def test_a_cancelled_one_takes_no_place() -> None:
 def test_later_iterations_fill_the_places_that_late_episodes_leave_free(held: type[Held]) -> None:
     held.stuck = frozenset([TASKS[0].id])
     with Ahead(player(env=held, max_live=2)) as ahead:
-        ahead.start(0, [RolloutRequest(task, 1) for task in TASKS[:2]], ("iteration", 0))
-        ahead.start(1, [RolloutRequest(task, 1) for task in TASKS[1:3]], ("iteration", 1))
-        (later, _), ended = ahead.take(1), list(held.walked)
+        ahead.start(("iteration", 0), [RolloutRequest(task, 1) for task in TASKS[:2]], rank=0)
+        ahead.start(("iteration", 1), [RolloutRequest(task, 1) for task in TASKS[1:3]], rank=1)
+        (later, _), ended = ahead.take(("iteration", 1)), list(held.walked)
         assert TASKS[0].id not in ended and [m.success for (m,) in later] == [True, True]
         held.open.set()
-        late, stats = ahead.take(0)
+        late, stats = ahead.take(("iteration", 0))
     assert [m.success for (m,) in late] == [True, True], "a late episode is finished"
     assert stats.n_sampled_tokens == sum(len(c.completion_ids) for (m,) in late for t in m.turns for c in t.calls)
 
@@ -164,8 +164,8 @@ def test_what_runs_ahead_is_what_a_run_gives() -> None:
     requests = [RolloutRequest(task, 2) for task in TASKS]
     told: list[str] = []
     with Ahead(player()) as ahead:
-        ahead.start(3, requests, KEY)
-        found, _ = ahead.take(3, lambda trajectory: told.append(trajectory.id))
+        ahead.start(KEY, requests, rank=3)
+        found, _ = ahead.take(KEY, lambda trajectory: told.append(trajectory.id))
     plain = player().run(requests, KEY)
     assert [[shown(m) for m in group] for group in found] == [[shown(m) for m in group] for group in plain]
     assert sorted(told) == sorted(member.id for group in plain for member in group)
@@ -179,18 +179,18 @@ def test_the_error_of_an_iteration_is_raised_where_it_is_taken_and_the_others_go
             return super().reset(**kwargs)
 
     with Ahead(player(env=Broken)) as ahead:
-        ahead.start(0, [RolloutRequest(TASKS[0], 2)], ("iteration", 0))
-        ahead.start(1, [RolloutRequest(TASKS[1], 2)], ("iteration", 1))
+        ahead.start(("iteration", 0), [RolloutRequest(TASKS[0], 2)], rank=0)
+        ahead.start(("iteration", 1), [RolloutRequest(TASKS[1], 2)], rank=1)
         with pytest.raises(AgentRLError, match="no kitchen here"):
-            ahead.take(0)
-        assert [m.success for m in ahead.take(1)[0][0]] == [True, True]
+            ahead.take(("iteration", 0))
+        assert [m.success for m in ahead.take(("iteration", 1))[0][0]] == [True, True]
 
 
 def test_closing_stops_what_runs_and_closes_its_environments(held: type[Held]) -> None:
     held.stuck = frozenset(task.id for task in TASKS)
     threads = set(threading.enumerate())
     ahead = Ahead(player(env=held))
-    ahead.start(0, [RolloutRequest(task, 1) for task in TASKS[:3]], KEY)
+    ahead.start(KEY, [RolloutRequest(task, 1) for task in TASKS[:3]], rank=0)
     assert held.reached.wait(WAIT_S)
     ahead.close()
     assert held.walked == [], "nobody went on"
@@ -211,8 +211,8 @@ class Engine:
 
 def test_an_engine_that_batches_by_itself_runs_ahead_too() -> None:
     with Ahead(Rollouts(EnvPool(Corridor), agent(), Engine(), sampling=Sampling(max_tokens=8))) as ahead:
-        ahead.start(0, [RolloutRequest(task, 2) for task in TASKS], KEY)
-        found, _ = ahead.take(0)
+        ahead.start(KEY, [RolloutRequest(task, 2) for task in TASKS], rank=0)
+        found, _ = ahead.take(KEY)
     assert all(member.success for group in found for member in group)
     assert {call.policy_version for group in found for m in group for t in m.turns for call in t.calls} == {7}
 

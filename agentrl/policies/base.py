@@ -46,6 +46,17 @@ class BatchPolicy(Protocol):
         ...
 
 
+class Trainable(Protocol):
+    """What a policy or batch policy with the capability "trainable" has besides: it samples from the model that is trained."""
+
+    version: int  # of the weights that it samples from; written into every completion
+
+    def update(self, model: Any, version: int) -> int:
+        """Samples from the weights of ``model`` from now on; returns how many bytes were copied or sent. What was begun with
+        earlier weights keeps their version."""
+        ...
+
+
 @runtime_checkable
 class ChatModel(Protocol):
     """A model behind an API: for evaluation, judges and frozen modules. One that keeps connections is an asynchronous

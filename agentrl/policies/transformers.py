@@ -8,6 +8,9 @@ the batch. With ``kv_cache_bytes`` an episode whose next prompt extends what it 
 
 from __future__ import annotations
 
+import copy
+import threading
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,17 +53,27 @@ def _stacked(batches: Sequence[_Batch], room: int) -> _Batch:
 
 @register("policy", "transformers")
 class TransformersPolicy:
-    """``model`` is shared with the learner: after an update there is nothing to copy, only ``version`` moves.
+    """``model`` is shared with the learner: after an update there is nothing to copy, only ``version`` moves. With ``own_weights``
+    the policy keeps a copy, for generation that goes on while the learner trains; ``update`` waits for a batch that is being
+    answered, and renews it.
 
     ``batch_size`` bounds the rows of one forward pass, ``root_seed`` is the run's seed. ``kv_cache_bytes`` bounds what is kept
     between the turns of episodes (0: nothing is); a request's id then names its episode, and a change of ``version`` or
     ``forget`` ends what is kept.
     """
 
-    capabilities: frozenset[str] = frozenset({"logprobs", "batch", "trainable", "kv_cache"})
+    capabilities: frozenset[str] = frozenset({"logprobs", "batch", "trainable", "kv_cache", "shares_weights"})
 
-    def __init__(self, model: Any, *, root_seed: int = 0, batch_size: int = 256, kv_cache_bytes: int = 0) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: Any,
+        *,
+        root_seed: int = 0,
+        batch_size: int = 256,
+        kv_cache_bytes: int = 0,
+        own_weights: bool = False,
+    ) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False) if own_weights else model
         self.root_seed = root_seed
         self.batch_size = batch_size
         self.version = 0
@@ -69,23 +82,52 @@ class TransformersPolicy:
         self.n_prompt_tokens = 0  # of all requests so far
         self.n_read_tokens = 0  # of those, what went through the model
         self._version_read = 0
+        self._lock = threading.Lock()  # one batch, or one update, at a time
+        self._ended: deque[str] = deque()  # episodes
+
+    def update(self, model: Any, version: int) -> int:
+        """Samples from the weights of ``model`` from now on; returns how many bytes were copied."""
+        with self._lock:
+            self.version = version
+            if model is self.model:
+                return 0
+            pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
+            with torch.no_grad():
+                for mine, theirs in pairs:
+                    mine.copy_(theirs)
+            return sum(mine.nbytes for mine, _ in pairs)
 
     def forget(self, episode: str) -> None:
-        """An episode has ended: nothing that was kept for its next turn is needed."""
-        if self.store is not None:
-            self.store.forget(episode)
+        """An episode has ended: nothing that was kept for its next turn is needed. While a batch is being answered that waits
+        until the next."""
+        self._ended.append(episode)
+        if self._lock.acquire(blocking=False):
+            self._drop_ended()
+            self._lock.release()
 
-    @torch.inference_mode()
     def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion a request, in order. Requests of similar length share a forward pass.
+        """One completion a request, in order. Requests of similar length share a forward pass. Threads take turns.
 
         Raises ConfigError for top_p below 1: the log-probs of a truncated distribution are not the learner's.
         """
         if any(request.sampling.top_p < 1 for request in requests):
             raise ConfigError("the transformers policy samples from the whole distribution; set top_p = 1")
-        if self.store is not None and self._version_read != self.version:
-            self.store.clear()
-        self._version_read = self.version
+        with self._lock, torch.inference_mode():
+            if threading.current_thread() is not threading.main_thread():
+                torch.set_flush_denormal(True)  # as `prepare_device` does; each thread has its own
+            self._drop_ended()
+            if self.store is not None and self._version_read != self.version:
+                self.store.clear()
+            self._version_read = self.version
+            return self._answers(requests)
+
+    def _drop_ended(self) -> None:
+        while self._ended:
+            episode = self._ended.popleft()
+            if self.store is not None:
+                self.store.forget(episode)
+
+    def _answers(self, requests: Sequence[Request]) -> list[Completion]:
         order = sorted(range(len(requests)), key=lambda index: (len(requests[index].prompt_ids), index))
         completions: dict[int, Completion] = {}
         was_training = self.model.training

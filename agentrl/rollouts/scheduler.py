@@ -1,9 +1,9 @@
 """Rollouts that run ahead of training: while the learner is busy with one iteration, the episodes of the next ones go on.
 
     with Ahead(rollouts) as ahead:
-        ahead.start(0, requests, ("iteration", 0))
-        ahead.start(1, more, ("iteration", 1))    # its episodes take the places that those of 0 leave free
-        groups, stats = ahead.take(0)             # waits until each episode of 0 has ended; none is dropped for being long
+        ahead.start(("iteration", 0), requests, rank=0)
+        ahead.start(("iteration", 1), more, rank=1)         # its episodes take the places that the others leave free
+        groups, stats = ahead.take(("iteration", 0))        # waits until each has ended; none is dropped for being long
 
 How far ahead is for the caller to say, by what it starts (``collecting.Collector``: ``rollout.staleness`` iterations).
 """
@@ -82,7 +82,7 @@ class Ahead:
     def __init__(self, rollouts: Rollouts) -> None:
         self.rollouts = rollouts
         self._gate = Gate(rollouts.max_live)
-        self._tickets: dict[int, _Ticket] = {}
+        self._tickets: dict[tuple[int | str, ...], _Ticket] = {}
         self._batches = FreeBatches(rollouts.policy) if isinstance(rollouts.policy, BatchPolicy) else None
         self._generation_s = 0.0  # until the last `take`
         self._loop = asyncio.new_event_loop()
@@ -97,20 +97,21 @@ class Ahead:
     ) -> None:
         self.close()
 
-    def start(self, rank: int, requests: Sequence[RolloutRequest], key: tuple[int | str, ...]) -> None:
-        """Begins the episodes of ``requests`` as places come free. Raises ConfigError for requests that cannot be played."""
+    def start(self, key: tuple[int | str, ...], requests: Sequence[RolloutRequest], rank: int) -> None:
+        """Begins the episodes of ``requests`` as places come free; ``key`` is as in ``Rollouts.run``. Raises ConfigError for
+        requests that cannot be played."""
         ended: queue.SimpleQueue[Trajectory | None] = queue.SimpleQueue()
         work = Work(requests, key, on_done=ended.put)
         end = asyncio.run_coroutine_threadsafe(self._play(work, rank), self._loop)
         end.add_done_callback(lambda _: ended.put(None))
-        self._tickets[rank] = _Ticket(work, ended, end)
+        self._tickets[key] = _Ticket(work, ended, end)
 
     def take(
-        self, rank: int, on_done: Callable[[Trajectory], None] | None = None
+        self, key: tuple[int | str, ...], on_done: Callable[[Trajectory], None] | None = None
     ) -> tuple[list[list[Trajectory]], RolloutStats]:
         """One list of trajectories a request, and what they cost, once all have ended; seconds of generation are the engine's since
         the last ``take``. ``on_done`` is called with each, in this thread. Raises what ``Rollouts.run`` does."""
-        ticket = self._tickets.pop(rank)
+        ticket = self._tickets.pop(key)
         while (trajectory := ticket.ended.get()) is not None:
             if on_done is not None:
                 on_done(trajectory)
