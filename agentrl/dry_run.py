@@ -78,6 +78,7 @@ def plan_of(config: RunConfig, methods: build.Methods, turns: Any, device: str) 
         kept_rows=live,
         kept_bytes=build.kv_cache_bytes(config),
         critic=config.critic is not None,
+        ahead=config.rollout.staleness > 0,
     )
 
 

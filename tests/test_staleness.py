@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 from toy_runs import assert_same_run, metrics, summary, tiny, trajectories
 
 from agentrl.collecting import check_staleness
+from agentrl.console import Progress
 from agentrl.errors import ConfigError
 from agentrl.policies.transformers import TransformersPolicy
 from agentrl.trainer import Trainer, train
@@ -52,13 +53,13 @@ def test_free_batches_without_staleness_train_on_fresh_tokens(tmp_path: Path) ->
 
 
 def test_old_weights_without_a_correction_are_refused(tmp_path: Path) -> None:
-    trainer = Trainer(tiny(tmp_path), *_silent())
+    trainer = Trainer(tiny(tmp_path), Progress(), 0.0)
     for overrides, said in (
         (["rollout.staleness=1"], 'token_weights = \\[{ name = "tis" }\\]'),
         (["rollout.staleness=1", TIS, 'rollout.batching="rounds"'], "lets none wait"),
     ):
         with pytest.raises(ConfigError, match=said):
-            Trainer(tiny(tmp_path, *overrides), *_silent())
+            Trainer(tiny(tmp_path, *overrides), Progress(), 0.0)
     check_staleness(tiny(tmp_path, "rollout.staleness=1", 'algorithm.old_logprobs="sampler"'), trainer.methods)
 
 
@@ -85,7 +86,7 @@ def test_nothing_runs_on_after_the_end(tmp_path: Path) -> None:
 def test_a_policy_with_its_own_weights_takes_over_those_of_an_update(tmp_path: Path) -> None:
     import torch
 
-    model = Trainer(tiny(tmp_path), *_silent()).models.model
+    model = Trainer(tiny(tmp_path), Progress(), 0.0).models.model
     own, shared = TransformersPolicy(model, own_weights=True), TransformersPolicy(model)
     with torch.no_grad():
         next(model.parameters()).add_(1.0)
@@ -100,9 +101,3 @@ def test_a_synchronous_run_is_the_same_with_and_without_the_keys(tmp_path: Path)
     train(tiny(tmp_path), tmp_path / "one")
     train(tiny(tmp_path, "rollout.staleness=0", 'rollout.batching="rounds"'), tmp_path / "other")
     assert_same_run(tmp_path / "one", tmp_path / "other")
-
-
-def _silent() -> tuple[object, float]:
-    from agentrl.console import Progress
-
-    return Progress(), 0.0

@@ -115,7 +115,7 @@ class Turns:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What of a run file decides its memory besides the model. ``kept_rows`` episodes keep their keys and values between turns, in
-    at most ``kept_bytes``. ``continued``: the adapter was trained before."""
+    at most ``kept_bytes``. ``continued``: the adapter was trained before. ``ahead``: generation goes on while it trains."""
 
     token_budget: int
     rows: int  # of a forward pass in generation
@@ -129,6 +129,7 @@ class Plan:
     kept_rows: int = 0
     kept_bytes: int = 0
     critic: bool = False
+    ahead: bool = False
 
 
 def shape_of(
@@ -243,6 +244,10 @@ def memory(shape: Shape, turns: Turns, plan: Plan) -> dict[str, tuple[int, str]]
             n * (size + (4 if size == 2 else 0) + 12) if plan.critic else 0,
             "weights, masters where they are bfloat16, two values, gradients" if plan.critic else "the run file has none",
         ),
+        "sampler's copy": (
+            (n * size + 4 * shape.n_adapter) * plan.ahead,
+            "generation goes on while weights change" if plan.ahead else "it shares the learner's weights",
+        ),
         "gradients": (4 * trained, "their sum over micro-batches, in float32"),
         "new gradients": (2 * trained * half, "of one micro-batch, in bfloat16" if half else "are the sum's own"),
         "activations": _activations(shape, turns, plan),
@@ -322,11 +327,16 @@ def _reading(shape: Shape, turns: Turns, plan: Plan) -> tuple[int, str]:
     )
 
 
+LASTING = ("weights", "masters", "optimiser state", "reference policy", "critic", "sampler's copy")
+
+
 def peak(parts: Mapping[str, tuple[int, str]]) -> int:
-    """Bytes needed at a time: what lasts, and the larger of what generation and an update need, which take turns."""
+    """Bytes needed at a time: what lasts, and what generation and an update need: the larger where they take turns, else both."""
     found = {name: size for name, (size, _) in parts.items()}
-    lasting = sum(found[name] for name in ("weights", "masters", "optimiser state", "reference policy", "critic"))
-    return lasting + max(update_peak(parts), found["KV cache"] + found["reading"])
+    lasting = sum(found[name] for name in LASTING)
+    generation = found["KV cache"] + found["reading"]
+    together = sum if found["sampler's copy"] else max
+    return lasting + together((update_peak(parts), generation))
 
 
 def update_peak(parts: Mapping[str, tuple[int, str]]) -> int:
