@@ -1,4 +1,4 @@
-"""The models of a run file: strict, with the defaults that a newcomer would choose.
+"""A run file, read and checked: its tables are the models of ``agentrl.run_tables``.
 
     config = load("configs/quickstart.toml", ["run.seed=1", "algorithm.credit.gamma=0.9"])
 
@@ -9,19 +9,11 @@ by the method itself. Nothing is read from anywhere else.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    field_serializer,
-    field_validator,
-)
+from pydantic import BaseModel, ValidationError
 
 from agentrl.errors import ConfigError, did_you_mean
 from agentrl.overrides import overridden
@@ -29,265 +21,13 @@ from agentrl.registry import first_problem
 from agentrl.run_files import find as find
 from agentrl.run_files import holds_model as holds_model
 from agentrl.run_files import model_beside, read
-
-Spec = dict[str, Any]  # {"name": …, parameters}
-Positive = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Table(BaseModel):
-    """A table of a run file. Unknown keys are refused; nothing is coerced from text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class EnvTable(Table):
-    """Which tasks are played. ``max_turns`` bounds an episode (absent: the task's own, else 50). ``isolation = "process"``
-    gives each environment a process of its own; only there can timeouts be enforced (absent: 60 s a step, 300 s a reset).
-
-    A run with several environments has several ``[[env]]``: ``weight`` is the share of each in the tasks that are drawn (exact
-    over an epoch), ``name`` tells two of the same id apart (absent: the id's own name), ``agent`` holds the keys of ``[agent]``
-    that differ here.
-    """
-
-    id: str
-    options: Spec = {}
-    split: str = "train"
-    max_turns: Positive | None = None
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")] | None = None
-    weight: Annotated[float, Field(gt=0)] = 1.0
-    agent: Spec = {}
-    isolation: Literal["inline", "process"] = "inline"
-    step_timeout_s: Annotated[float, Field(gt=0)] | None = None
-    reset_timeout_s: Annotated[float, Field(gt=0)] | None = None
-
-    @property
-    def title(self) -> str:
-        """``name``, or what the id is called without its namespace: "Household-v0"."""
-        return self.name or self.id.rpartition(":")[2].rpartition("/")[2]
-
-
-class LoraTable(Table):
-    """A low-rank adapter: only it is trained, and checkpoints hold only it. Its output is scaled by ``alpha`` / ``rank``.
-    ``targets``: "all-linear" (all linear layers but the head) or names of layers. It wants a learning rate about ten times that
-    of all weights. ``dropout`` is named to be refused: updates train the distribution that was sampled, which has none."""
-
-    rank: Positive = 16
-    alpha: Annotated[float, Field(gt=0)] = 32.0
-    targets: Literal["all-linear"] | Annotated[list[str], Field(min_length=1)] = "all-linear"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-
-
-class ModelTable(Table):
-    """``path``: a checkpoint folder or a Hugging Face name that is at hand. ``config``: build a model with random weights
-    (transformers' ``model_type`` and its keys); the tokenizer is then made from the environment's vocabulary. ``dtype``: of the
-    weights that compute; bfloat16 is trained through float32 master weights, float16 plays only. ``gradient_checkpointing``
-    computes each layer twice and keeps a layer's input only: slower, less memory, the same gradient. An empty path is none: the
-    override ``model.path=`` makes room for a ``config``."""
-
-    path: str | None = None
-    config: Spec | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    lora: LoraTable | None = None
-    gradient_checkpointing: bool = False
-
-    @field_validator("path")
-    @classmethod
-    def _empty_is_none(cls, path: str | None) -> str | None:
-        return path or None
-
-
-class AgentTable(Table):
-    """How observations become prompts, and completions actions. ``context`` bounds prompt + completion in tokens.
-
-    ``projection``: "strict" plays only what has the wanted form, and calls an action that the environment does not list
-    invalid; "verl_agent" reads completions as that project's code does (``chat.VerlAgentFormat``). ``earlier_turns``: how a memory
-    that appends shows the model's own turns (``agents.ChatAgent``). ``template_options``: further variables of the chat template.
-
-    ``action_tags``: whether an action stands in ``<action>`` tags (absent: unless the environment takes the model's whole
-    reply). ``tools`` = "template": the model's chat template is given the environment's tools (whose own text then should not
-    describe them: ``options = { describe = "none" }``).
-    """
-
-    memory: Spec = {"name": "window", "turns": 4}
-    prompt: str | None = None
-    system: str = ""
-    action_tags: bool | None = None
-    tools: Literal["text", "template"] = "text"
-    think_tags: bool = False
-    projection: Literal["strict", "verl_agent"] = "strict"
-    earlier_turns: Literal["auto", "as_sampled", "as_template"] = "auto"
-    template_options: Spec = {}
-    context: Positive | None = None
-
-
-class RolloutTable(Table):
-    """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time (absent: 1024; 32 where each
-    is a process), ``attempts`` the tries of an episode that the machinery fails. ``kv_cache``: where the memory appends, a turn's
-    prompt is computed from where the last turn ended; ``kv_cache_gib`` bounds what is kept for that between turns."""
-
-    policy: str = "transformers"
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_tokens: Positive = 64
-    batch_size: Positive = 256
-    max_live: Positive | None = None
-    attempts: Positive = 3
-    kv_cache: bool = True
-    kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
-
-    def live(self, envs: Iterable[EnvTable]) -> int:
-        """How many episodes run at a time in these environments."""
-        return self.max_live or (32 if any(table.isolation == "process" for table in envs) else 1024)
-
-
-class AlgorithmTable(Table):
-    """One method a stage. ``updates_per_iteration`` splits an iteration's samples, ``samples_per_update`` bounds the part of an
-    update instead (the number of updates then follows the number of samples); ``epochs`` goes over them again."""
-
-    sampler: Spec = {"name": "uniform"}
-    scores: list[Spec] = []
-    filters: list[Spec] = []
-    rewards: list[Spec] = [{"name": "invalid_action"}]
-    credit: Spec | list[Spec] = {"name": "gigpo"}
-    token_weights: list[Spec] = []
-    loss: Spec = {"name": "ppo_clip"}
-    regularizers: list[Spec] = []
-    updates_per_iteration: Positive = 1
-    samples_per_update: Positive | None = None
-    epochs: Positive = 1
-    refill_rounds: Annotated[int, Field(ge=0)] = 2
-    old_logprobs: Literal["sampler", "learner"] = "learner"
-
-
-class OptimizerTable(Table):
-    """AdamW. ``warmup`` counts updates. ``token_budget`` bounds a micro-batch, padding included, ``logit_chunk`` the trained tokens
-    whose logits exist at a time (absent: as many as make 256 MiB of them): they change memory and speed, never the gradient."""
-
-    lr: Annotated[float, Field(gt=0)] = 1e-6
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup: Annotated[int, Field(ge=0)] = 0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    floor: Fraction = 0.0
-    token_budget: Positive = 16384
-    logit_chunk: Positive | None = None
-
-
-class CriticTable(Table):
-    """A critic, for credit that reads ``value``: a second model, made of the policy as it is at the start, with a learning rate of
-    its own. ``epochs`` over the turns of an iteration (absent: ``algorithm.epochs``), each in ``updates_per_iteration`` updates
-    (absent: as many as the policy's); ``warmup`` counts updates, then the rate is constant. Betas, weight decay and memory are
-    those of ``[optimizer]``."""
-
-    lr: Annotated[float, Field(gt=0)] = 1e-5
-    loss: Spec = {"name": "value"}
-    epochs: Positive | None = None
-    updates_per_iteration: Positive | None = None
-    warmup: Annotated[int, Field(ge=0)] = 0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-
-
-class EvaluationTable(Table):
-    """A fixed panel: the first ``episodes`` tasks of ``split``. ``every`` counts iterations (0: only before and after).
-    ``games`` is a folder of real games, evaluated before and after (ALFWorld's layout)."""
-
-    split: str = "valid_seen"
-    episodes: Annotated[int, Field(ge=0)] = 200
-    every: Annotated[int, Field(ge=0)] = 0
-    temperature: Annotated[float, Field(ge=0)] = 1.0
-    greedy: bool = True
-    games: str | None = None
-    max_turns: Positive | None = None
-    games_max_turns: Positive = 50
-
-
-class CheckpointTable(Table):
-    """``every`` counts iterations; ``keep`` is how many of the latest stay (0: all)."""
-
-    every: Positive = 10
-    keep: Annotated[int, Field(ge=0)] = 2
-
-
-class ResourcesTable(Table):
-    """``threads``: torch's threads on the CPU (absent: the cores this process may use)."""
-
-    backend: Literal["local"] = "local"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Positive | None = None
-
-
-class RunTable(Table):
-    """``name`` names the folder under ``runs/``: letters, digits and some signs, no path. ``time_limit_s`` ends the iterations
-    early, so that the last evaluation still fits into it, counted from the start of the process."""
-
-    name: Annotated[str, Field(pattern=r"^\w[\w .,+=@-]*$")] = "run"
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    iterations: Annotated[int, Field(ge=0)] = 100
-    time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-
-class DemosTable(Table):
-    """How demonstrations are made: ``agent`` plays ``episodes`` tasks of the split from the ``first`` on; only episodes that
-    succeed are kept where ``only_success``; turns that were noise are learnt from where ``imitate_noise``."""
-
-    agent: Spec = {"name": "expert"}
-    episodes: Positive = 1000
-    first: Annotated[int, Field(ge=0)] = 0
-    only_success: bool = False
-    imitate_noise: bool = False
-
-
-class SftTable(Table):
-    """Supervised learning. ``balance``: draw samples by 1/√(count of the action's first word) ("verb") or evenly ("none").
-    ``context_weight`` also trains the prompt's tokens, at that weight against 1 for a demonstrated token.
-
-    From a training run's own trajectories: ``only_success`` leaves the failures out, ``first_iteration`` the earlier iterations
-    (of demonstrations, ``[demos]`` decided when they were made)."""
-
-    updates: Positive = 1000
-    batch_size: Positive = 128
-    balance: Literal["verb", "none"] = "verb"
-    context_weight: Fraction = 0.0
-    only_success: bool = True
-    first_iteration: Annotated[int, Field(ge=0)] = 0
-
-
-class RunConfig(Table):
-    """A whole run file. ``env`` is one table, or an array of them."""
-
-    env: Annotated[tuple[EnvTable, ...], Field(min_length=1)]
-    model: ModelTable = ModelTable()
-    agent: AgentTable = AgentTable()
-    rollout: RolloutTable = RolloutTable()
-    algorithm: AlgorithmTable = AlgorithmTable()
-    optimizer: OptimizerTable = OptimizerTable()
-    critic: CriticTable | None = None
-    evaluation: EvaluationTable = EvaluationTable()
-    checkpoint: CheckpointTable = CheckpointTable()
-    resources: ResourcesTable = ResourcesTable()
-    run: RunTable = RunTable()
-    demos: DemosTable = DemosTable()
-    sft: SftTable = SftTable()
-
-    @field_serializer("env", mode="wrap")
-    def _one_or_more(self, tables: Any, dump: SerializerFunctionWrapHandler) -> Any:
-        first, *further = dump(tables)
-        return [first, *further] if further else first
-
-    @property
-    def only_env(self) -> EnvTable:
-        """The environment of a run file that has one. Raises ConfigError where it has several."""
-        if len(self.env) > 1:
-            titles = ", ".join(table.title for table in self.env)
-            raise ConfigError(f"wanted a run file with one environment; this one has {titles}; leave one [[env]]")
-        return next(iter(self.env))
-
-    def agent_of(self, table: EnvTable) -> AgentTable:
-        """The agent that plays an environment: ``[agent]`` with what the environment's own ``agent`` changes."""
-        return AgentTable.model_validate({**self.agent.model_dump(exclude_unset=True), **table.agent})
+from agentrl.run_tables import AgentTable as AgentTable
+from agentrl.run_tables import AlgorithmTable as AlgorithmTable
+from agentrl.run_tables import CriticTable as CriticTable
+from agentrl.run_tables import EnvTable as EnvTable
+from agentrl.run_tables import RunConfig as RunConfig
+from agentrl.run_tables import SftTable as SftTable
+from agentrl.run_tables import Table
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
