@@ -463,7 +463,21 @@ def test_what_the_parser_refuses_is_status_two_too(arguments: list[str]) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "demos", "sft", "export", "export-model", "eval", "compare", "play", "replay", "check", "list", "bench"],
+    [
+        "train",
+        "demos",
+        "sft",
+        "export",
+        "export-model",
+        "eval",
+        "compare",
+        "play",
+        "replay",
+        "check",
+        "list",
+        "bench",
+        "init",
+    ],
 )
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
