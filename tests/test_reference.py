@@ -13,7 +13,7 @@ from agentrl.config import RunConfig, flat, parse
 from agentrl.envs.household import generate
 from agentrl.envs.household.env import HouseholdEnv
 from agentrl.errors import ConfigError
-from agentrl.reference import FILES, page, pages
+from agentrl.reference import FILES, page, pages, with_counts
 from agentrl.reference.schema import toml, words
 
 ROOT = Path(__file__).parents[1]
@@ -103,3 +103,11 @@ def test_an_environment_of_a_plug_in_is_told_of_as_far_as_it_can_be(monkeypatch:
     assert "no_such_module_at_all" in rows["toy/Broken-v0"]["problem"]
     assert "## toy/Function-v0" in shown and "no_such_module_at_all" in shown
     assert "toy/" not in page("envs", own=True)
+
+
+def test_the_readme_counts_the_methods_that_there_are() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_counts(text) == text, "run `make docs`"
+    assert "gigpo" in text
+    with pytest.raises(ConfigError, match="no block between"):
+        with_counts("# a page")

@@ -6,6 +6,6 @@
 ``schema`` what a value may be, in words · ``pages`` the Markdown.
 """
 
-from agentrl.reference.pages import FILES, page, write
+from agentrl.reference.pages import FILES, page, with_counts, write
 
-__all__ = ["FILES", "page", "write"]
+__all__ = ["FILES", "page", "with_counts", "write"]

@@ -49,11 +49,31 @@ def page(what: str, *, own: bool = False) -> str:
 
 
 def write(checkout: Path) -> list[Path]:
-    """Writes every page into a checkout, of what ships with agentrl, and returns the files."""
+    """Writes every page into a checkout, of what ships with agentrl, and the counts into its README; returns the files."""
     files = {checkout / file: page(what, own=True) for what, file in FILES.items()}
+    readme = checkout / "README.md"
+    files[readme] = with_counts(readme.read_text(encoding="utf-8"))
     for file, text in files.items():
         write_atomic(file, text.encode("utf-8"))
     return list(files)
+
+
+def with_counts(text: str) -> str:
+    """A page whose block of methods holds how many of each stage ship, and their names. Raises ConfigError for one without it."""
+    head, start, rest = text.partition("<!-- methods: written by `make docs` -->\n")
+    _, end, tail = rest.partition("<!-- end of methods -->")
+    if not (start and end):
+        raise ConfigError(
+            "the page has no block between <!-- methods: written by `make docs` --> and <!-- end of methods -->"
+        )
+    by_stage = _by_stage(own=True)
+    n_methods = sum(map(len, by_stage.values()))
+    cells = (
+        (stage, str(len(found)), f"{STAGE_WORDS[stage]}: {', '.join(row['name'] for row in found)}")
+        for stage, found in by_stage.items()
+    )
+    counts = "\n".join(_table(("stage", f"methods ({n_methods})", "what, and which"), cells))
+    return f"{head}{start}\n{counts}\n\n{end}{tail}"
 
 
 def _note(what: str) -> str:
@@ -64,14 +84,13 @@ def _note(what: str) -> str:
 
 
 def _methods(own: bool) -> Iterator[str]:
-    rows = [row for row in listing("methods")["methods"] if not own or _ships(row["module"])]
+    by_stage = _by_stage(own)
     yield from ("# Methods, one by one", "", _note("methods"), "")
     yield (
         "Every method with its formula, source, parameters and columns, from its file; a column in braces is the one that this "
         "parameter names. What a method is, and how they compare, says [README.md](README.md)."
     )
     yield ""
-    by_stage = {stage: [row for row in rows if row["stage"] == stage] for stage in STAGES}
     for stage, found in by_stage.items():
         links = ", ".join(f"[{row['name']}](#{_slug(stage + ' ' + row['name'])})" for row in found)
         yield f"- **{stage}**: {links}"
@@ -79,6 +98,11 @@ def _methods(own: bool) -> Iterator[str]:
         yield from ("", f"## {stage}", "", f"{STAGE_WORDS[stage]}.", "")
         for row in found:
             yield from _method(row)
+
+
+def _by_stage(own: bool) -> dict[str, list[dict[str, Any]]]:
+    rows = [row for row in listing("methods")["methods"] if not own or _ships(row["module"])]
+    return {stage: [row for row in rows if row["stage"] == stage] for stage in STAGES}
 
 
 def _method(row: Mapping[str, Any]) -> Iterator[str]:
