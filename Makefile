@@ -15,7 +15,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart bfcl clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart docs bfcl clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 	rm -rf runs/warmstart-demos
 	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
 	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
+
+docs: $(VENV)/.dev ## write the reference pages anew: methods, keys of run files, environments, tools
+	$(BIN)/python -m agentrl.reference
 
 bfcl: $(VENV)/.bfcl ## install the Berkeley function-calling entries and back ends, without the package's own pins
 

@@ -31,7 +31,7 @@ import os
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, SupportsFloat, overload
+from typing import Any, ClassVar, SupportsFloat, overload
 
 import gymnasium
 import numpy as np
@@ -86,11 +86,13 @@ class LazyTasks(Sequence[Task]):
 
 
 class TextEnv(gymnasium.Env[str, str]):
-    """Base class of text environments. Subclasses write ``tasks``, ``reset`` and ``step``."""
+    """Base class of text environments. Subclasses write ``tasks``, ``reset`` and ``step``. ``levels`` maps the option that says how
+    hard it is to its values, the easiest first, where there is one; the reference page then counts the tasks of each."""
 
     observation_space: gymnasium.Space[str] = TextSpace()
     action_space: gymnasium.Space[str] = TextSpace()
     split: str = "train"
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def tasks(self, split: str) -> Sequence[Task]:
         """The tasks of a split, in a fixed order, with distinct ids. May be lazy; ``len`` must be cheap."""

@@ -1,4 +1,4 @@
-"""What there is: environments, tools, methods, benchmarks."""
+"""What there is: environments, tools, methods, keys of a run file, benchmarks."""
 
 from __future__ import annotations
 
@@ -8,32 +8,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 from rich.console import Console
 from rich.table import Table
 
 from agentrl import registry
 from agentrl.algorithms.method import describe
 from agentrl.console import print_table
-from agentrl.env import registered
 from agentrl.errors import ConfigError, did_you_mean
+from agentrl.facts import environments, run_keys
 from agentrl.tool import Recipe, Tool, tools_of
 
 STAGES = ("sampler", "score", "filter", "reward", "credit", "token_weight", "loss", "regularizer")
+PLUGINS = ("envs", "tools", "methods")
 BENCHMARKS = Path(__file__).resolve().parent.parent / "tests" / "benchmarks"
 
 
 def listing(what: str = "all") -> dict[str, list[dict[str, Any]]]:
-    """``envs``, ``tools`` and ``methods``, or one of them. Raises ConfigError for another word."""
-    makers = {"envs": _envs, "tools": _tools, "methods": _methods}
+    """``envs``, ``tools`` and ``methods``, or one of them, or the ``keys`` of a run file. Raises ConfigError for another word."""
+    makers = {"envs": environments, "tools": _tools, "methods": _methods, "keys": run_keys}
     if what != "all" and what not in makers:
         raise ConfigError(f"there is no list of '{what}'.{did_you_mean(what, ['all', *makers])}")
     registry.load_plugins()
-    return {name: make() for name, make in makers.items() if what in ("all", name)}
-
-
-def _envs() -> list[dict[str, Any]]:
-    return [{"id": name, "entry_point": str(gymnasium.registry[name].entry_point)} for name in registered()]
+    wanted = PLUGINS if what == "all" else (what,)
+    return {name: makers[name]() for name in wanted}
 
 
 def _tools() -> list[dict[str, Any]]:
@@ -44,7 +41,8 @@ def _tools() -> list[dict[str, Any]]:
         found = (
             [entry] if isinstance(entry, Tool) else entry.cls.listed() if isinstance(entry, Recipe) else entry.tools()
         )
-        toolset = {} if isinstance(entry, Tool) else {"toolset": name}
+        made_by = entry.cls if isinstance(entry, Recipe) else entry.function if isinstance(entry, Tool) else type(entry)
+        toolset = {"module": made_by.__module__, **({} if isinstance(entry, Tool) else {"toolset": name})}
         rows += [{**tool.schema()["function"], **toolset} for tool in found]
         if not found:
             about = inspect.getdoc(entry.cls if isinstance(entry, Recipe) else entry) or ""
@@ -53,7 +51,13 @@ def _tools() -> list[dict[str, Any]]:
 
 
 def _methods() -> list[dict[str, Any]]:
-    return [describe(registry.get(stage, name), name) for stage in STAGES for name in registry.names(stage)]
+    found = []
+    for stage in STAGES:
+        for name in registry.names(stage):
+            method = registry.get(stage, name)
+            about = {"docstring": inspect.getdoc(method) or "", "module": method.__module__}
+            found.append({**describe(method, name), **about})
+    return found
 
 
 def print_listing(found: dict[str, list[dict[str, Any]]]) -> None:
@@ -66,7 +70,18 @@ def print_listing(found: dict[str, list[dict[str, Any]]]) -> None:
         table = Table(title=name, title_justify="left", box=None)
         shown = [
             key
-            for key in ("stage", "toolset", "name", "id", "formula", "entry_point", "description")
+            for key in (
+                "stage",
+                "toolset",
+                "name",
+                "id",
+                "formula",
+                "entry_point",
+                "description",
+                "table",
+                "key",
+                "meaning",
+            )
             if any(key in row for row in rows)
         ]
         for key in shown:

@@ -324,7 +324,8 @@ def test_lists(answers: Callable[..., Any], capsys: pytest.CaptureFixture[str], 
     stages = {"sampler", "filter", "reward", "credit", "loss", "regularizer"}
     assert stages <= {stage for stage, _ in methods}
     gigpo = methods["credit", "gigpo"]
-    assert set(gigpo) == {"stage", "name", "parameters", "reads", "writes", "formula", "source"}
+    described = {"stage", "name", "parameters", "reads", "writes", "formula", "source"}
+    assert set(gigpo) == {*described, "docstring", "module"}
     assert gigpo["parameters"]["gamma"] == {"type": "number", "minimum": 0, "maximum": 1, "default": 0.95}
     assert gigpo["formula"] and "2505.10978" in gigpo["source"] and gigpo["writes"] == ["advantage"]
     assert methods["regularizer", "kl"]["parameters"]["coef"]["required"] is True
@@ -334,6 +335,13 @@ def test_lists(answers: Callable[..., Any], capsys: pytest.CaptureFixture[str], 
     shown = capsys.readouterr().out
     assert HOUSEHOLD in shown and "gigpo" in shown and "calculator" in shown
     assert "Did you mean 'methods'" in fails("list", "method")
+    (seed,) = [row for row in answers("list", "keys")["keys"] if (row["table"], row["key"]) == ("run", "seed")]
+    assert seed["default"] == 0 and seed["meaning"]
+    assert main(["list", "keys"]) == 0
+    assert "time_limit_s" in capsys.readouterr().out
+    assert main(["list", "methods", "--markdown"]) == 0
+    assert "### credit gigpo" in capsys.readouterr().out
+    assert "no reference page of 'all'" in fails("list", "--markdown")
 
 
 @pytest.mark.slow
@@ -455,7 +463,21 @@ def test_what_the_parser_refuses_is_status_two_too(arguments: list[str]) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "demos", "sft", "export", "export-model", "eval", "compare", "play", "replay", "check", "list", "bench"],
+    [
+        "train",
+        "demos",
+        "sft",
+        "export",
+        "export-model",
+        "eval",
+        "compare",
+        "play",
+        "replay",
+        "check",
+        "list",
+        "bench",
+        "init",
+    ],
 )
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

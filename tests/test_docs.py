@@ -95,3 +95,25 @@ def test_the_episode_that_the_page_replays_is_one_of_the_quick_start() -> None:
         for member in range(request.n)
     ]
     assert len([identity for identity in ids if part in identity]) == 1
+
+
+def test_links_lead_somewhere() -> None:
+    """Every link of a page to a file of the checkout, and to a heading in it."""
+    broken = []
+    pages = [path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "node_modules", "runs"} & set(path.parts)]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            file, _, heading = target.partition("#")
+            path = (page.parent / file).resolve() if file else page
+            if "://" in target:
+                continue
+            if not path.exists() or (heading and heading not in _headings(path)):
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+    assert len(pages) >= 10
+    assert broken == []
+
+
+def _headings(page: Path) -> set[str]:
+    """The anchors of a page, as GitHub names them."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -159,7 +159,7 @@ def describe(method_cls: type, name: str | None = None) -> dict[str, Any]:
         name = next((each for each in known if registry.get(stage, each) is method_cls), method_cls.__name__)
     schema = pydantic.TypeAdapter(method_cls).json_schema()
     parameters = {}
-    for field, details in _inlined(schema.get("properties", {}), schema.get("$defs", {})).items():
+    for field, details in inlined(schema.get("properties", {}), schema.get("$defs", {})).items():
         parameters[field] = {key: value for key, value in details.items() if key != "title"}
         if field in schema.get("required", ()):
             parameters[field]["required"] = True
@@ -174,13 +174,14 @@ def describe(method_cls: type, name: str | None = None) -> dict[str, Any]:
     }
 
 
-def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
-    """A JSON schema with its references replaced by what they name."""
+def inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
+    """A JSON schema with its references replaced by what they name; what stands beside a reference goes first."""
     if isinstance(part, Mapping):
         if "$ref" in part:
-            return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
-        return {key: _inlined(value, definitions) for key, value in part.items() if key != "discriminator"}
-    return [_inlined(value, definitions) for value in part] if isinstance(part, list) else part
+            own = {key: value for key, value in part.items() if key != "$ref"}
+            return {**inlined(definitions[part["$ref"].rpartition("/")[2]], definitions), **inlined(own, definitions)}
+        return {key: inlined(value, definitions) for key, value in part.items() if key != "discriminator"}
+    return [inlined(value, definitions) for value in part] if isinstance(part, list) else part
 
 
 def find_method(package: str, name: str) -> Any:

@@ -75,15 +75,22 @@ def study(
 
 
 @app.command(name="list")
-def list_(what: Annotated[Positional[str], arg(metavar="[WHAT]")] = "all", /, json: Flag = False) -> None:
-    """List the environments, tools and methods that there are.
+def list_(
+    what: Annotated[Positional[str], arg(metavar="[WHAT]")] = "all", /, json: Flag = False, markdown: Flag = False
+) -> None:
+    """List the environments, tools and methods that there are, or the keys of a run file.
 
     Args:
-        what: envs, tools, methods or all.
+        what: envs, tools, methods, keys (of a run file), or all, which is the first three.
         json: Print JSON; of methods it also has the parameters with defaults, columns read and written, and the source.
+        markdown: Print the reference page of envs, tools, methods or keys.
     """
+    from agentrl import reference
     from agentrl.listing import listing, print_listing
 
+    if markdown:
+        print(reference.page(what), end="")
+        return
     found = listing(what)
     print(as_json(found)) if json else print_listing(found)
 

@@ -9,8 +9,8 @@ A turn takes milliseconds and a reset a second, all of it Python: ``[env] isolat
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from agentrl.envs.household import games as game_files
 from agentrl.envs.household.env import HouseholdEnv
@@ -40,6 +40,8 @@ class ALFWorldEnv(HouseholdEnv):
     ``oracle`` is the engine's planner (half a second a call), ``expert`` Household's, which reads texts. ``restore`` plays the
     commands again.
     """
+
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {}
 
     def __init__(
         self,

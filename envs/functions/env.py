@@ -1,20 +1,22 @@
 """Function calling as an environment: own back ends, a scripted user, and a check of states and results.
 
-env = agentrl.env.make("agentrl/FunctionCalling-v0", level="tiny")
-text, info = env.reset(seed=0)
-text, reward, terminated, truncated, info = env.step('<tool_call>{"name": "get_balance", "arguments": …}</tool_call>')
+    env = agentrl.env.make("agentrl/FunctionCalling-v0", level="tiny")
+    text, info = env.reset(seed=0)
+    text, reward, terminated, truncated, info = env.step('<tool_call>{"name": "get_balance", "arguments": …}</tool_call>')
+
+An action is a model's whole completion: calls, or a text, which ends the user's turn.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from agentrl.envs.functions.check import check_calls, check_results
 from agentrl.envs.functions.dialogue import Dialogue, described
 from agentrl.envs.functions.service import Service, copied
-from agentrl.envs.functions.tasks import HOME, KINDS, SERVICES, Tasks, task_by_id
+from agentrl.envs.functions.tasks import HOME, KINDS, LEVELS, SERVICES, Tasks, task_by_id
 from agentrl.errors import ConfigError, GameError, ToolError, did_you_mean
 from agentrl.seeding import stable_hash
 from agentrl.tool import Tool, Toolset
@@ -60,6 +62,8 @@ class FunctionCallingEnv(Dialogue):
     results with those of the right calls after each user turn, as BFCL's multi-turn categories do; "calls" the calls themselves
     with the right ones, as its single-turn categories do. Further options are those of ``Dialogue``: format, describe,
     max_steps, go_on, reward_scale. Raises ConfigError for what does not fit."""
+
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {"level": tuple(LEVELS)}
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, get_args
 
 from agentrl.env import SPLITS, TextEnv
 from agentrl.envs.household import games as game_files
@@ -64,6 +64,8 @@ class HouseholdEnv(TextEnv):
     (those of them whose content was not told yet: an agent's own notes, nothing hidden), task_type, task_id,
     is_action_valid (bool).
     """
+
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {"difficulty": ("tiny", "easy", "medium", "full")}
 
     def __init__(
         self,

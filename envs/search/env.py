@@ -15,10 +15,10 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from agentrl.answers import agreement, normal_form
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
@@ -64,6 +64,8 @@ class SearchEnv(TextEnv, AwaitedEnv):
     Keys of ``info``: success (bool: the answer matches exactly), valid (False: no action was found), n_tool_calls (searches of the
     turn), goal (the question), task_type, task_id, n_passages (different ones seen), free_text, and at the end answer and f1.
     """
+
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {"difficulty": tuple(generate.LEVELS)}
 
     def __init__(
         self,
