@@ -122,10 +122,28 @@ class AgentTable(Table):
     context: Positive | None = None
 
 
+class VllmTable(Table):
+    """The engine of ``rollout.policy = "vllm"``. ``context`` bounds prompt + completion (absent: ``agent.context``, else the
+    model's own), ``max_requests`` what the engine holds at a time, ``timeout_s`` the time of one request, ``restarts`` how often
+    an engine that died or hangs is started again. ``lora``: whether updates of an adapted model send the adapter or whole
+    weights. ``sleep``: the engine's memory is the learner's while it trains (CUDA). ``extra``: further AsyncEngineArgs of vLLM."""
+
+    context: Positive | None = None
+    tensor_parallel: Positive = 1
+    eager: bool | None = None
+    max_requests: Positive = 1024
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    restarts: Annotated[int, Field(ge=0)] = 3
+    lora: Literal["adapter", "merged"] = "adapter"
+    sleep: bool = False
+    extra: Spec = {}
+
+
 class RolloutTable(Table):
     """``batch_size`` bounds the rows of a forward pass, ``max_live`` the episodes that run at a time (absent: 1024; 32 where each
     is a process), ``attempts`` the tries of an episode that the machinery fails. ``kv_cache``: where the memory appends, a turn's
-    prompt is computed from where the last turn ended; ``kv_cache_gib`` bounds what is kept for that between turns."""
+    prompt is computed from where the last turn ended; ``kv_cache_gib`` bounds what is kept for that between turns (of vLLM: the
+    keys and values of all sequences)."""
 
     policy: str = "transformers"
     temperature: Annotated[float, Field(gt=0)] = 1.0
@@ -136,6 +154,7 @@ class RolloutTable(Table):
     attempts: Positive = 3
     kv_cache: bool = True
     kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
+    vllm: VllmTable = VllmTable()
 
     def live(self, envs: Iterable[EnvTable]) -> int:
         """How many episodes run at a time in these environments."""
@@ -305,7 +324,16 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     Length (at a constant learning rate), checkpoints and resources may change between the parts of a run; what is played,
     learnt and compared may not.
     """
-    free = ("run.name", "run.time_limit_s", "evaluation.every", "checkpoint.", "resources.", "demos.", "sft.")
+    free = (
+        "run.name",
+        "run.time_limit_s",
+        "evaluation.every",
+        "checkpoint.",
+        "resources.",
+        "demos.",
+        "sft.",
+        "rollout.vllm.",
+    )
     if new.optimizer.schedule == "constant":
         free = (*free, "run.iterations")  # a schedule runs over the whole length
     before, after = (flat(_inline(config).model_dump()) for config in (old, new))

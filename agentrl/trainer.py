@@ -116,7 +116,7 @@ class Trainer:
             raise CheckpointError(f"{latest} cannot be resumed from: its state has no {', '.join(sorted(missing))}")
         checkpoint.load_weights(self.models.model, latest)
         self.lessons.load_state_dict(training)
-        self.policy.version = self.learner.n_updates
+        self.policy.update(self.models.model, self.learner.n_updates)
         self.iteration = state["iteration"]
         self.states = state["states"]
         self.proposals.step = state.get("proposals", self.iteration)
@@ -159,6 +159,7 @@ class Trainer:
         finally:
             for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
                 rollouts.close()
+            self.policy.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         self.progress.finished(summary, self.folder.path)
@@ -170,6 +171,8 @@ class Trainer:
         started = time.perf_counter()
         with self.timed("rollout"):
             trajectories, groups = self.collect()
+        with self.timed("sync"):
+            self.policy.sleep()
         metrics = _episode_metrics(trajectories)
         with self.timed("credit"):
             members = [member for group in groups for member in group.members]
@@ -178,8 +181,9 @@ class Trainer:
         with self.timed("training"):
             if lesson is not None:
                 metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
-            self.policy.version = self.learner.n_updates
             probe = {**metrics, **self.lessons.probe(trajectories)}
+        with self.timed("sync"):
+            self.counts["sync/bytes"] = self.policy.update(self.models.model, self.learner.n_updates)
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with self.timed("storage"):

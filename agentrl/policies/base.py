@@ -34,6 +34,25 @@ class Policy(Protocol):
         ...
 
 
+class TrainablePolicy(Protocol):
+    """What the trainer wants of a policy besides its answers; ``capabilities`` has "trainable", and "engine" where it runs in
+    processes of its own (it is then told what ``build.engine_fields`` gives)."""
+
+    version: int
+
+    def update(self, model: Any, version: int) -> int:
+        """From here on it samples with the weights of ``model`` as they are now. Returns how many bytes were handed over."""
+        ...
+
+    def sleep(self) -> None:
+        """Nothing is asked until the next ``update``: memory may be given back for so long."""
+        ...
+
+    def close(self) -> None:
+        """Ends what it started."""
+        ...
+
+
 @runtime_checkable
 class BatchPolicy(Protocol):
     """A policy that answers a whole batch at once. One that also has ``forget(episode_id)`` is told when an episode has ended;

@@ -70,6 +70,18 @@ class TransformersPolicy:
         self.n_read_tokens = 0  # of those, what went through the model
         self._version_read = 0
 
+    def update(self, model: Any, version: int) -> int:
+        """The weights are those of ``model`` from here on; returns how many bytes were handed over: none, for the model that is
+        shared."""
+        self.model, self.version = model, version
+        return 0
+
+    def sleep(self) -> None:
+        """It holds no memory that the learner could use."""
+
+    def close(self) -> None:
+        """There is no process to end."""
+
     def forget(self, episode: str) -> None:
         """An episode has ended: nothing that was kept for its next turn is needed."""
         if self.store is not None:
