@@ -54,7 +54,6 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
     folder.write_summary(summary)
     progress.evaluated("demonstrations", result)
     scenes.close()
-    policy.close()
     return summary
 
 

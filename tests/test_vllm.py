@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,6 +24,7 @@ from agentrl.agents import Append, ChatAgent
 from agentrl.chat import Renderer
 from agentrl.errors import ConfigError, PolicyFault
 from agentrl.learning import lora
+from agentrl.learning.checkpoint import build_model
 from agentrl.policies import Policy
 from agentrl.policies.vllm import VllmPolicy
 from agentrl.rollouts import EnvPool, Limits, Rollouts
@@ -129,7 +130,7 @@ def test_tokens_are_drawn_from_the_distribution_at_the_temperature(policy: VllmP
 
 
 def test_what_it_cannot_do_is_said(policy: VllmPolicy) -> None:
-    with pytest.raises(ConfigError, match="temperatures from 0.01"):
+    with pytest.raises(ConfigError, match=r"temperatures from 0\.01"):
         ask(policy, temperature=0.001)
     with pytest.raises(ConfigError, match="refuses e=0"):
         ask(policy, [[11] * 600])
@@ -270,7 +271,8 @@ def test_a_killed_engine_is_a_fault_of_the_machinery_and_is_replaced(policy: Vll
     found = rollouts.run(REQUESTS, ("undisturbed", 0), on_turn=kill)
     assert killed and policy.n_restarts == 1 and rollouts.stats.n_retries > 0
     assert not set(killed) & set(engines()) and engines()
-    for one, same in zip(sum(found, []), sum(undisturbed, []), strict=True):
+    flat = [[member for group in groups for member in group] for groups in (found, undisturbed)]
+    for one, same in zip(*flat, strict=True):
         assert not one.outcome.is_fault and one.outcome == same.outcome
         assert [turn.action for turn in one.turns] == [turn.action for turn in same.turns]
         assert {call.policy_version for call in one.calls()} == {5}
@@ -290,23 +292,33 @@ def test_a_hanging_engine_is_a_fault_and_is_ended(policy: VllmPolicy, monkeypatc
     assert ask(policy, [[11]])[0].ids  # a further start is allowed again
 
 
-def test_an_adapter_is_sent_alone() -> None:
-    base = tiny_model(tokenizer())
+@pytest.mark.parametrize("way", ["adapter", "merged"])
+def test_an_adapter_is_sent_alone_or_within_the_weights(way: Literal["adapter", "merged"]) -> None:
+    """Heads of 32 need no filling up, which an adapter alone could not have."""
+    shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    fields = {"model_type": "qwen2", "intermediate_size": 64, "max_position_embeddings": 512, "initializer_range": 0.2}
+    base = build_model({**fields, **shape, "tie_word_embeddings": False}, tokenizer(), 0).eval()
     whole = sum(4 * p.numel() for p in base.parameters())
     model = lora.add_adapter(base, rank=4, alpha=8, targets="all-linear", base="", seed=0)
-    policy = VllmPolicy(model, context=256, kv_cache_bytes=2**26, lora="merged")
+    policy = VllmPolicy(model, context=256, kv_cache_bytes=2**26, lora=way)
     try:
-        assert_of(model, ask(policy), 0.7)
-        shake(model)
-        assert policy.update(model, 1) > whole
-        assert_of(model, ask(policy), 0.7)
+        before = ask(policy)
+        assert_of(model, before, 0.7)
+        for version in (1, 2):
+            shake(model, version)
+            n_bytes = policy.update(model, version)
+            assert (n_bytes < whole / 4) == (way == "adapter")
+            found = ask(policy)
+            assert_of(model, found, 0.7)
+            assert {done.version for done in found} == {version}
+            assert [done.ids for done in found] != [done.ids for done in before]
     finally:
         policy.close()
 
 
-def shake(model: Any) -> None:
+def shake(model: Any, seed: int) -> None:
     """An adapter that changes something: B starts at zero."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if ".lora_B." in name:

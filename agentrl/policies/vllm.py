@@ -175,12 +175,11 @@ class VllmPolicy:
         self, llm: AsyncLLM, prompt_ids: list[int], parameters: SamplingParams, request_id: str
     ) -> RequestOutput:
         prompt: Any = {"prompt_token_ids": prompt_ids}
-        found = None
-        async for found in llm.generate(prompt, parameters, request_id, lora_request=self._adapter):
-            pass
-        if found is None:
+        answers = llm.generate(prompt, parameters, request_id, lora_request=self._adapter)
+        found = [answer async for answer in answers]  # one, the whole completion
+        if not found:
             raise PolicyFault(f"vLLM gave nothing for {request_id}")
-        return found
+        return found[-1]
 
     def _completion(self, found: RequestOutput, request_id: str) -> Completion:
         output = found.outputs[0]
@@ -259,7 +258,7 @@ class VllmPolicy:
         """Until the next ``update`` or ``wake`` no request is answered, the cache is empty, and on CUDA the memory of weights
         and cache is free for the learner. Does nothing where ``sleep`` was not asked for."""
         if self.sleeps and not self.asleep:
-            # Level 2 forgets the weights: the update brings all of them. Those below an adapter must stay (level 1: in main memory).
+            # Level 2 forgets the weights, since the update brings all of them; those below an adapter must stay (level 1).
             level = 1 if self.settings.lora_rank else 2
             self._loop.run(self._sleep(level))
 

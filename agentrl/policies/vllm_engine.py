@@ -81,6 +81,7 @@ class EngineSettings:
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
             "PYTHONWARNINGS": "ignore",
+            "AGENTRL_ENGINE_OWNER": str(os.getpid()),
         }
         if self.device == "cpu":
             # Without it the first log-probs wait for a compiler, for a minute on a busy machine.
