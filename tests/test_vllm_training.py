@@ -48,5 +48,5 @@ def test_the_quick_start_s_first_iterations(tmp_path: Path) -> None:
         played = trajectories(tmp_path / "run")[f"iteration_{number:06d}.jsonl.zst"]
         versions = {call["policy_version"] for t in played for turn in t["turns"] for call in turn["calls"]}
         assert versions == {number * config.algorithm.updates_per_iteration}
-    assert 0 < summary(tmp_path / "run")["eval"]["after"]["success_rate"]
+    assert summary(tmp_path / "run")["eval"]["after"]["success_rate"] > 0
     assert not engines()

@@ -47,7 +47,7 @@ class VllmPolicy:
     """``model`` gives the first weights, ``update`` the later ones; the engine keeps its own copy.
 
     ``context`` bounds prompt + completion (absent: the model's own limit), ``batch_size`` the sequences of one step,
-    ``max_requests`` the requests in flight (others wait here), ``timeout_s`` the time of one. ``kv_cache_bytes`` is room for keys
+    ``max_requests`` the requests in flight (others wait here), ``timeout_s`` the time of one. ``kv_cache_bytes`` bounds the keys
     and values of running and remembered sequences together. ``threads`` are the engine's own. ``lora``: an adapted model's
     updates send the "adapter" alone, or "merged" weights, which work wherever the model does. ``sleep``: the engine gives its
     memory back between ``sleep()`` and the next update (CUDA; on a CPU it only empties the cache). Raises ConfigError where the
@@ -90,9 +90,10 @@ class VllmPolicy:
         size = _head_size(model, used)
         padded = size is not None
         alone = has_adapter(model) and lora == "adapter" and not padded
+        room = min(kv_cache_bytes, _most_cached(model, batch_size, context, size))
         self.settings = EngineSettings(
             device=used, dtype=str(next(model.parameters()).dtype).removeprefix("torch."), context=context, batch_size=batch_size,
-            cache_bytes=kv_cache_bytes, prefix_caching=prefix_caching, threads=threads, tensor_parallel=tensor_parallel,
+            cache_bytes=room, prefix_caching=prefix_caching, threads=threads, tensor_parallel=tensor_parallel,
             eager=eager, lora_rank=_rank(model) if alone else 0, sleeps=sleep, seed=root_seed % 2**31, extra=extra or {},
         )  # fmt: skip
         self._folder = WeightsFolder(size=size, adapter_alone=alone)
@@ -322,6 +323,15 @@ async def _shut(llm: AsyncLLM) -> None:
 def _number(path: Path) -> int:
     """The running number of a folder of weights, from 1 on."""
     return int(path.name.split("-")[0])
+
+
+def _most_cached(model: Any, batch_size: int, context: int | None, size: int | None) -> int:
+    """Bytes of the keys and values of twice as many sequences as a step has, all of them as long as may be."""
+    config = (model.get_base_model() if has_adapter(model) else model).config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = 2 * config.num_hidden_layers * heads * (size or head_size(config))
+    length = context or getattr(config, "max_position_embeddings", 2**20)
+    return 2 * batch_size * length * width * next(model.parameters()).element_size()
 
 
 def _rank(model: Any) -> int:
