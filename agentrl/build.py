@@ -430,11 +430,29 @@ def policy(config: RunConfig, model: Any) -> Any:
     if "trainable" not in getattr(cls, "capabilities", ()):
         raise ConfigError(
             f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
-            'use "transformers"'
+            'use "transformers" or "vllm"'
         )
-    kept = {"kv_cache_bytes": kv_cache_bytes(config)} if "kv_cache" in cls.capabilities else {}
-    own = {"own_weights": True} if config.rollout.staleness and "shares_weights" in cls.capabilities else {}
-    return cls(model, root_seed=config.run.seed, batch_size=config.rollout.batch_size, **kept, **own)
+    given: dict[str, Any] = {"root_seed": config.run.seed, "batch_size": config.rollout.batch_size}
+    if "kv_cache" in cls.capabilities:
+        given["kv_cache_bytes"] = kv_cache_bytes(config)
+    if "engine" in cls.capabilities:
+        given |= engine_fields(config)
+    elif config.rollout.staleness and "shares_weights" in cls.capabilities:
+        given["own_weights"] = True
+    return cls(model, **given)
+
+
+def engine_fields(config: RunConfig) -> dict[str, Any]:
+    """What an engine in a process of its own is told beside the model."""
+    table = config.rollout.vllm
+    return {
+        **table.model_dump(),
+        "context": table.context or config.agent.context,
+        "device": config.resources.device,
+        "threads": threads(config),
+        "prefix_caching": config.rollout.kv_cache,
+        "kv_cache_bytes": int(config.rollout.kv_cache_gib * 2**30),
+    }
 
 
 def kv_cache_bytes(config: RunConfig) -> int:

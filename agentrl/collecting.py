@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from agentrl import stages
 from agentrl.algorithms.method import columns
 from agentrl.build import Methods
@@ -136,18 +138,12 @@ class Collector:
 
     def _lag(self, iteration: int, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """How old the weights were that sampled each token, in iterations."""
-        tokens = [
-            (iteration - self._versions[call.policy_version], len(call.completion_ids))
-            for trajectory in trajectories
-            for turn in trajectory.turns
-            for call in turn.calls
-            if call.trainable
+        calls = [c for trajectory in trajectories for turn in trajectory.turns for c in turn.calls if c.trainable]
+        versions = [
+            version for call in calls for version in call.versions or [call.policy_version] * len(call.completion_ids)
         ]
-        total = sum(n for _, n in tokens)
-        return {
-            "staleness/mean": sum(lag * n for lag, n in tokens) / max(1, total),
-            "staleness/max": float(max((lag for lag, _ in tokens), default=0)),
-        }
+        lags = [iteration - self._versions[version] for version in versions]
+        return {"staleness/mean": float(np.mean(lags)) if lags else 0.0, "staleness/max": float(max(lags, default=0))}
 
 
 def check_staleness(config: RunConfig, methods: Methods) -> None:

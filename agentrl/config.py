@@ -45,7 +45,16 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     Length (at a constant learning rate), checkpoints and resources may change between the parts of a run; what is played,
     learnt and compared may not.
     """
-    free = ("run.name", "run.time_limit_s", "evaluation.every", "checkpoint.", "resources.", "demos.", "sft.")
+    free = (
+        "run.name",
+        "run.time_limit_s",
+        "evaluation.every",
+        "checkpoint.",
+        "resources.",
+        "demos.",
+        "sft.",
+        "rollout.vllm.",
+    )
     if new.optimizer.schedule == "constant":
         free = (*free, "run.iterations")  # a schedule runs over the whole length
     before, after = (flat(_inline(config).model_dump()) for config in (old, new))

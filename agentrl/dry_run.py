@@ -127,6 +127,7 @@ def _made(config: RunConfig, *, fits: bool) -> list[str]:
     if not fits:
         return ["checked   all but the model, which was not made because it does not fit"]
     trainer = Trainer(config, Progress(), time.time())
+    trainer.policy.close()
     return [f"checked   every part of the run was made; {trainer.template}".removesuffix("; ")]
 
 

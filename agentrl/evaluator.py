@@ -101,6 +101,7 @@ def seated(
     pool, table = _place(env, saved, {"isolation": isolation, **times}, max_turns, options)
     table = table.model_copy(update={"split": split})
     pool = pool or build.env_pool(table)
+    rollouts: Rollouts | None = None
     try:
         name = policy if isinstance(policy, str) else type(policy).__name__
         if saved is not None:
@@ -116,6 +117,8 @@ def seated(
         yield Players(settings, rollouts, table.id, name)
     finally:
         pool.close()
+        if saved is not None and rollouts is not None:
+            rollouts.policy.close()  # type: ignore[union-attr]  # a checkpoint's is one of build.policy
 
 
 def _place(

@@ -124,11 +124,34 @@ class AgentTable(Table):
     """The most tokens of prompt and completion together (absent: what the model takes)."""
 
 
+class VllmTable(Table):
+    """The engine of `rollout.policy = "vllm"`."""
+
+    context: Positive | None = None
+    """The most tokens of prompt and completion (absent: `agent.context`, else the model's own bound)."""
+    tensor_parallel: Positive = 1
+    """Devices that share the model."""
+    eager: bool | None = None
+    """Without compiled graphs (absent: on the CPU)."""
+    max_requests: Positive = 1024
+    """The most requests that the engine holds at a time."""
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    """The time of one request."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often an engine that died or hangs is started again."""
+    lora: Literal["adapter", "merged"] = "adapter"
+    """Whether updates of an adapted model send the adapter, or whole weights."""
+    sleep: bool = False
+    """The engine's memory is the learner's while it trains (CUDA)."""
+    extra: Spec = {}
+    """Further AsyncEngineArgs of vLLM."""
+
+
 class RolloutTable(Table):
     """How is sampled."""
 
     policy: str = "transformers"
-    """The engine that generates: "transformers", or a policy of a plug-in."""
+    """The engine that generates: "transformers", "vllm", or a policy of a plug-in."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Of sampling; part of the log-probs that are trained."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -144,7 +167,9 @@ class RolloutTable(Table):
     kv_cache: bool = True
     """Where the memory appends, a turn's prompt is computed from where the last turn ended."""
     kv_cache_gib: Annotated[float, Field(gt=0)] = 4.0
-    """The most that is kept for that between turns, in GiB."""
+    """The most that is kept for that between turns, in GiB; of vLLM: the keys and values of all sequences."""
+    vllm: VllmTable = VllmTable()
+    """The engine of `policy = "vllm"`."""
     staleness: Annotated[int, Field(ge=0)] = 0
     """How many iterations old the weights may be that sample. 0: each iteration's episodes wait for the last one's updates; 1:
     they go on while the last one is trained on."""

@@ -120,7 +120,8 @@ def run_sft(
     seats = scenes.seats(config, models.renderer, build.context_limit(models.model))
     settings = OptimizerSettings(**build.optimizer_fields(config), total=config.sft.updates)
     learner = Learner(models.model, NLL(), settings=settings, **build.memory_fields(config))
-    found = panels(config, scenes, build.rollouts(config, seats, build.policy(config, models.model)))
+    policy = build.policy(config, models.model)
+    found = panels(config, scenes, build.rollouts(config, seats, policy))
     folder = RunFolder.create(out or free_folder(config.run.name), config.model_dump(mode="python"))
 
     def on_update(number: int, metrics: dict[str, float]) -> None:
@@ -137,6 +138,7 @@ def run_sft(
         seed=config.run.seed,
         on_update=on_update,
     )
+    policy.update(models.model, config.sft.updates)
     results: dict[str, Any] = {}
     for name, (rollouts, tasks) in found.items():
         result = run_panel(rollouts, tasks, name)
@@ -150,4 +152,5 @@ def run_sft(
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
     folder.write_summary(summary)
     scenes.close()
+    policy.close()
     return summary

@@ -157,6 +157,7 @@ class Trainer:
             self.collector.close()
             for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
                 rollouts.close()
+            self.policy.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         self.progress.finished(summary, self.folder.path)
@@ -168,6 +169,9 @@ class Trainer:
         started = time.perf_counter()
         with self.timed("rollout"):
             found = self.collector.collect(self.iteration, self.states, self.policy.version)
+        with self.timed("sync"):
+            if not self.config.rollout.staleness:  # else episodes go on
+                self.policy.sleep()
         trajectories, groups = found.rolled, found.kept
         self.phases |= found.phases
         metrics = _episode_metrics(trajectories)

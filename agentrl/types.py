@@ -110,12 +110,14 @@ Finish = Literal["stop", "length", "abort"]
 @dataclass(slots=True)
 class Completion:
     """What a policy returns: token ids, their log-probs at the sampling temperature, why it stopped, and the version
-    of the weights that produced it."""
+    of the weights that produced it. Where an update came in the middle, ``versions`` says it of each token, and ``version`` is the
+    first token's, the oldest."""
 
     ids: list[int]
     logprobs: list[float] | None
     finish: Finish = "stop"
     version: int = 0
+    versions: list[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Call:
     sampling: Mapping[str, Json] = field(default_factory=dict)
     finish: Finish = "stop"
     policy_version: int = 0
+    versions: Sequence[int] | None = None  # [C] of each token, where an update came in the middle
     trainable: bool = True
     source: Literal["policy", "forced", "demo"] = "policy"
     messages: Sequence[Message] | None = None  # exactly what was sent, where the ids are not known

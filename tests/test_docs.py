@@ -61,10 +61,11 @@ def test_run_files_on_the_pages_are_valid(block: str) -> None:
 def test_commands_on_the_pages_exist(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = line.split("  ")[0].split()
     options = [word.partition("=")[0] for word in words if word.startswith("--")]
+    command = words[1:3] if words[1] == "serve" else words[1:2]
     with pytest.raises(SystemExit):
-        cli.main([words[1], "--help"])
+        cli.main([*command, "--help"])
     shown = capsys.readouterr().out
-    assert "usage: agentrl " + words[1] in shown
+    assert "usage: agentrl " + " ".join(command) in shown
     assert [option for option in options if option not in shown] == []
 
 
@@ -72,6 +73,7 @@ def test_commands_on_the_pages_exist(line: str, capsys: pytest.CaptureFixture[st
 def test_programs_on_the_pages_run(block: str) -> None:
     program = compile(block, "page", "exec", dont_inherit=True)
     if not re.search(r"runs/|games=|train\(", block):  # what needs a run, real games or minutes is only compiled
+        registry.load_plugins()  # else they would be forgotten below, and never loaded again
         known = {kind: dict(things) for kind, things in registry._table.items()}
         try:
             exec(program, {"__name__": "page"})

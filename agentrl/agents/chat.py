@@ -116,6 +116,7 @@ class ChatSession(PromptSession):
             sampling={"temperature": sampling.temperature, "top_p": sampling.top_p, "max_tokens": sampling.max_tokens},
             finish=completion.finish,
             policy_version=completion.version,
+            versions=completion.versions,
         )
         return self.decide(view, call, agent.parse(completion.ids))
 

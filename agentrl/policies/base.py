@@ -34,6 +34,27 @@ class Policy(Protocol):
         ...
 
 
+class TrainablePolicy(Protocol):
+    """What the trainer wants of a policy besides its answers; ``capabilities`` has "trainable", and "engine" where it runs in
+    processes of its own (it is then told what ``build.engine_fields`` gives)."""
+
+    version: int  # of the weights; written into every completion
+
+    def update(self, model: Any, version: int) -> int:
+        """From here on it samples with the weights of ``model`` as they are now. Returns how many bytes were handed over. Also
+        called while requests are under way, where ``rollout.staleness`` lets episodes go on: each completion's version says what
+        it was sampled with."""
+        ...
+
+    def sleep(self) -> None:
+        """Nothing is asked until the next ``update``: memory may be given back for so long."""
+        ...
+
+    def close(self) -> None:
+        """Ends what it started."""
+        ...
+
+
 @runtime_checkable
 class BatchPolicy(Protocol):
     """A policy that answers a whole batch at once. One that also has ``forget(episode_id)`` is told when an episode has ended;
@@ -43,17 +64,6 @@ class BatchPolicy(Protocol):
 
     def generate_batch(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion a request, in order."""
-        ...
-
-
-class Trainable(Protocol):
-    """What a policy or batch policy with the capability "trainable" has besides: it samples from the model that is trained."""
-
-    version: int  # of the weights that it samples from; written into every completion
-
-    def update(self, model: Any, version: int) -> int:
-        """Samples from the weights of ``model`` from now on; returns how many bytes were copied or sent. What was begun with
-        earlier weights keeps their version."""
         ...
 
 

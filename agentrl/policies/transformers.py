@@ -73,6 +73,7 @@ class TransformersPolicy:
         kv_cache_bytes: int = 0,
         own_weights: bool = False,
     ) -> None:
+        self.own_weights = own_weights
         self.model = copy.deepcopy(model).requires_grad_(False) if own_weights else model
         self.root_seed = root_seed
         self.batch_size = batch_size
@@ -86,16 +87,23 @@ class TransformersPolicy:
         self._ended: deque[str] = deque()  # episodes
 
     def update(self, model: Any, version: int) -> int:
-        """Samples from the weights of ``model`` from now on; returns how many bytes were copied."""
+        """Samples from the weights of ``model`` from now on; returns how many bytes were copied: none where shared."""
         with self._lock:
             self.version = version
-            if model is self.model:
+            if not self.own_weights:
+                self.model = model
                 return 0
             pairs = list(zip(self.model.parameters(), model.parameters(), strict=True))
             with torch.no_grad():
                 for mine, theirs in pairs:
                     mine.copy_(theirs)
             return sum(mine.nbytes for mine, _ in pairs)
+
+    def sleep(self) -> None:
+        """It holds no memory that the learner could use."""
+
+    def close(self) -> None:
+        """There is no process to end."""
 
     def forget(self, episode: str) -> None:
         """An episode has ended: nothing that was kept for its next turn is needed. While a batch is being answered that waits
