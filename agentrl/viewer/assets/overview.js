@@ -117,15 +117,10 @@ function timesSection() {
 function curvesSection() {
   const names = Object.keys(index.metrics.columns).filter((name) => !HERO.includes(name));
   if (!names.length) return null;
-  const grid = h(".curvegroups", {});
+  const grid = h("div", {});
   const draw = () => {
-    const groups = new Map();
-    for (const name of names.filter((each) => each.toLowerCase().includes(curves.filter.toLowerCase()))) {
-      const group = name.includes("/") ? name.split("/")[0] : "learning";
-      if (!groups.has(group)) groups.set(group, []);
-      groups.get(group).push(name);
-    }
-    replace(grid, groups.size ? [...groups].map(([group, members]) => h(".curvegroup", {}, h("h3", {}, group), h(".curves", {}, members.map(curve)))) : h(".empty", {}, `No metric contains “${curves.filter}”.`));
+    const found = names.filter((each) => each.toLowerCase().includes(curves.filter.toLowerCase()));
+    replace(grid, found.length ? h(".curves", {}, found.map(curve)) : h(".empty", {}, `No metric contains “${curves.filter}”.`));
   };
   draw();
   const smooth = h("input", { type: "range", min: "1", max: "25", step: "2", value: String(curves.smooth), id: "smooth", "aria-label": "Smoothing",
@@ -142,7 +137,7 @@ function curve(name) {
   const y = index.metrics.columns[name];
   const known = y.filter((value) => value !== null);
   return h("figure.curve", { data: { metric: name } },
-    h("figcaption", {}, h("span", { title: name }, name.includes("/") ? name.slice(name.indexOf("/") + 1) : name), h("b", {}, num(known[known.length - 1]))),
+    h("figcaption", {}, h("span", { title: name }, name.includes("/") ? [h("i.faint", {}, name.slice(0, name.indexOf("/") + 1)), name.slice(name.indexOf("/") + 1)] : name), h("b", {}, num(known[known.length - 1]))),
     lineChart([{ name, x: index.metrics.iteration, y, colour: "var(--c1)" }], [], { height: 96, log: curves.log, smooth: curves.smooth, onpick: pick, label: name }));
 }
 
@@ -176,7 +171,7 @@ function extremesSection() {
   const worst = [...rows].sort((a, b) => worseFirst(a, b) || newest(a, b)).slice(0, 5);
   const best = [...rows].sort((a, b) => worseFirst(b, a) || newest(a, b)).slice(0, 5);
   const list = (title, found, sort) => h(".panel", {}, h("h3", {}, title, h("a.more", { href: `#/episodes?sort=${sort}` }, "all")),
-    h("ul.extremes", {}, found.map((row) => h("li", {}, h("a", { href: addressOf(row) }, outcomePill(row), h("span.task", { title: col.id[row] }, taskName(row)),
+    h("ul.extremes", {}, found.map((row) => h("li", {}, h("a", { href: addressOf(row) }, outcomePill(row), h("span.taskname", { title: col.id[row] }, taskName(row)),
       h("span.muted", {}, phaseText(row)), h("b.n", {}, num(col.reward[row])))))));
   return h("section", {}, h("h2", {}, "Worst and best"), h(".panels", {}, list("Worst, newest first", worst, "worst"), list("Best, shortest first", best, "best")));
 }

@@ -156,7 +156,7 @@ class EpisodeTable {
   header() {
     const cell = (name, text, sort, other) => h("span", { role: "columnheader", class: name }, sort
       ? h("button", { type: "button", data: { sort }, onclick: () => { view.sort = view.sort === sort && other ? other : sort; document.getElementById("sort").value = view.sort; this.update(); } }, text) : text);
-    return h(".head.row", { role: "row" }, cell("c-outcome", "outcome", "worst", "best"), cell("c-reward", "reward", "best", "worst"), cell("c-phase", "phase", "newest", "oldest"), cell("c-task", "task"),
+    return h(".head.row", { role: "row" }, cell("c-outcome", "outcome", "worst", "best"), cell("c-reward", "reward", "best", "worst"), cell("c-phase", "phase", "newest", "oldest"), cell("c-task", "task"), cell("c-member", ""),
       cell("c-type", "type"), cell("c-turns", "turns", "longest", "shortest"), cell("c-invalid", "invalid", "invalid"), cell("c-adv", "advantage", "low", "high"), cell("c-text", "actions"));
   }
 
@@ -165,7 +165,7 @@ class EpisodeTable {
     return h("a.row", { role: "row", href: addressOf(row), class: place === view.selected ? "selected" : "", data: { place: String(place) }, style: { top: `${place * ROW}px` }, tabindex: "-1",
       onclick: () => { view.selected = place; } },
       h("span.c-outcome", {}, outcomePill(row)), h("span.c-reward.n", {}, num(col.reward[row])), h("span.c-phase.muted", {}, phaseText(row)),
-      h("span.c-task.task", { title: col.id[row] }, taskName(row), h("span.muted", {}, memberName(row))), h("span.c-type.muted", {}, nameOf("type", row)),
+      h("span.c-task.taskname", { title: col.id[row] }, taskName(row)), h("span.c-member.muted", {}, memberName(row)), h("span.c-type.muted", {}, nameOf("type", row)),
       h("span.c-turns.n", {}, grouped(col.turns[row])), h("span.c-invalid.n", { class: col.invalid[row] ? "warn" : "faint" }, grouped(col.invalid[row])),
       h("span.c-adv", {}, rangeBar(col.low[row], col.high[row])), h("span.c-text.mono", {}, col.text[row]));
   }
@@ -203,10 +203,10 @@ class EpisodeTable {
   }
 }
 
-/** A task's id that keeps its end where it must be cut: most ids differ there. */
+/** A task's id without its middle where it is long: most ids differ at the end. */
 function taskName(row) {
-  const name = nameOf("task", row), cut = Math.max(0, name.length - 12);
-  return [h("span.clip", {}, name.slice(0, cut)), h("span.tail", {}, name.slice(cut))];
+  const name = nameOf("task", row);
+  return name.length > 34 ? `${name.slice(0, 14)}…${name.slice(-19)}` : name;
 }
 
 let widest = 0;
@@ -214,8 +214,11 @@ let widest = 0;
 /** The lowest and highest advantage of an episode on a scale that all rows share. */
 function rangeBar(low, high) {
   if (low === null) return h("span.faint", {}, "–");
-  if (!widest) widest = Math.max(1e-9, ...col.low.map((v) => Math.abs(v || 0)), ...col.high.map((v) => Math.abs(v || 0)));
-  const at = (v) => 50 + (50 * v) / widest;
+  if (!widest) { // a few extremes would leave no room for the others
+    const sizes = [...col.low, ...col.high].map((v) => Math.abs(v || 0)).filter(Boolean).sort((a, b) => a - b);
+    widest = sizes.length ? sizes[Math.floor(0.98 * (sizes.length - 1))] : 1;
+  }
+  const at = (v) => clamp(50 + (50 * v) / widest, 0, 100);
   return h("span.range", { title: `advantages from ${signed(low)} to ${signed(high)}` },
     low < 0 ? h("i.neg", { style: { left: `${at(low)}%`, right: `${100 - at(Math.min(0, high))}%` } }) : null,
     high > 0 ? h("i.pos", { style: { left: `${at(Math.max(0, low))}%`, right: `${100 - at(high)}%` } }) : null);
