@@ -221,12 +221,14 @@ class ResourcesTable(Table):
 
 class RunTable(Table):
     """``name`` names the folder under ``runs/``: letters, digits and some signs, no path. ``time_limit_s`` ends the iterations
-    early, so that the last evaluation still fits into it, counted from the start of the process."""
+    early, so that the last evaluation still fits into it, counted from the start of the process. ``report``: whether report.html
+    is written at the end (`agentrl view` writes it at any time)."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w .,+=@-]*$")] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     iterations: Annotated[int, Field(ge=0)] = 100
     time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    report: bool = True
 
 
 class DemosTable(Table):
@@ -305,7 +307,16 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     Length (at a constant learning rate), checkpoints and resources may change between the parts of a run; what is played,
     learnt and compared may not.
     """
-    free = ("run.name", "run.time_limit_s", "evaluation.every", "checkpoint.", "resources.", "demos.", "sft.")
+    free = (
+        "run.name",
+        "run.time_limit_s",
+        "run.report",
+        "evaluation.every",
+        "checkpoint.",
+        "resources.",
+        "demos.",
+        "sft.",
+    )
     if new.optimizer.schedule == "constant":
         free = (*free, "run.iterations")  # a schedule runs over the whole length
     before, after = (flat(_inline(config).model_dump()) for config in (old, new))

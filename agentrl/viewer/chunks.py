@@ -125,7 +125,7 @@ class Chunk:
 
 
 def _short_list(values: Sequence[float] | None) -> list[float | int | None] | None:
-    return None if values is None else [short(value, 5) for value in values]
+    return None if values is None else [float(f"{value:.5g}") for value in values]
 
 
 def _n_shared(before: Call | None, prompt: list[int]) -> int:

@@ -82,8 +82,8 @@ def _number_or_none(value: Json) -> float | int | None:
 
 
 def evaluations(run: Run) -> list[dict[str, Json]]:
-    """Every panel that was evaluated: ``phase``, ``name``, ``panel``, ``iteration``, ``success_rate``, ``ci95``, ``n``, ``mean_turns``,
-    ``valid_action_ratio``, ``by_type`` and, of evaluations on their own, ``failures`` and ``pass_at_k``."""
+    """Every panel that was evaluated: ``phase``, ``name``, ``panel``, ``iteration``, ``success_rate``, ``ci95``, ``n``,
+    ``mean_turns``, ``valid_action_ratio``, ``by_type`` and, of evaluations on their own, ``failures`` and ``pass_at_k``."""
     summary = run.summary
     if "success_rate" in summary:  # of `agentrl eval`
         return [_panel("evaluation", "evaluation", "", 0, summary)]
@@ -107,7 +107,9 @@ _FURTHER = ("failures", "pass_at_k", "pass_hat_k", "outcomes", "by_difficulty", 
 def _panel(phase: str, name: str, panel: str, iteration: int, result: Mapping[str, Json]) -> dict[str, Json]:
     kept = {key: result[key] for key in (*_KEPT, *_FURTHER) if key in result}
     kept.setdefault("ci95", list(wilson(round(result["success_rate"] * result.get("n", 0)), result.get("n", 0))))
-    by_type = {kind: {key: rates[key] for key in _KEPT if key in rates} for kind, rates in result.get("by_type", {}).items()}
+    by_type = {
+        kind: {key: rates[key] for key in _KEPT if key in rates} for kind, rates in result.get("by_type", {}).items()
+    }
     return {"phase": phase, "name": name, "panel": panel, "iteration": iteration, **kept, "by_type": by_type}
 
 

@@ -36,7 +36,18 @@ PAGE, FOLDER, TOKENS = "report.html", "report", "tokens.js"
 CHUNK_BYTES = 400_000  # about; a group is not cut
 MOST_BYTES = 200 * 2**20  # of a single file
 STYLES = ("base.css", "pages.css", "episode.css")
-SCRIPTS = ("core.js", "data.js", "charts.js", "overview.js", "table.js", "tokens.js", "why.js", "turns.js", "episode.js", "main.js")
+SCRIPTS = (
+    "core.js",
+    "data.js",
+    "charts.js",
+    "overview.js",
+    "table.js",
+    "tokens.js",
+    "why.js",
+    "turns.js",
+    "episode.js",
+    "main.js",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +117,8 @@ def _keep(parts: _Parts, name: str, number: int, text: str, folder: Path | None)
 
 @contextmanager
 def _without_collection() -> Iterator[None]:
-    """In the block nothing looks for cycles: there are millions of records and none among them, and looking takes half of the time."""
+    """In the block nothing looks for cycles: there are millions of objects and no cycle among them, and looking takes half of the
+    time."""
     before = gc.isenabled()
     gc.disable()
     try:

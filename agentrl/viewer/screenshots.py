@@ -16,6 +16,7 @@ Json = Any
 _DATA = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]+")
 _FILE = re.compile(r"[^\x00-\x1f]{1,400}\.(png|jpe?g|gif|webp)", re.IGNORECASE)
 _TYPES = {"jpg": "jpeg"}
+_ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Screenshots:
 
     def of(self, turn: Turn) -> list[str]:
         """The addresses of a turn's pictures, those of its info first; each once."""
-        texts = [value for value in turn.info.values() if isinstance(value, str)]
+        texts = [value for value in turn.info.values() if isinstance(value, str) and _may_be_picture(value)]
         texts += [text for call in turn.calls for message in call.messages or () for text in _addresses(message)]
         return list(dict.fromkeys(filter(None, map(self.address, texts))))
 
@@ -56,6 +57,11 @@ class Screenshots:
             return dict(message)
         parts = [part if part.get("type") == "text" else {"type": str(part.get("type"))} for part in content]
         return {**message, "content": parts}
+
+
+def _may_be_picture(text: str) -> bool:
+    """Quickly, since every text of every turn is asked about."""
+    return text.startswith("data:image/") or text[-5:].lower().endswith(_ENDINGS)
 
 
 def _addresses(message: Message) -> Iterator[str]:

@@ -29,10 +29,12 @@ def short(value: float | None, digits: int = 6) -> float | int | None:
     >>> short(0.12345678), short(2.0), short(float("nan"))
     (0.123457, 2, None)
     """
-    if value is None or not math.isfinite(value):
-        return None
+    if not value:
+        return None if value is None else 0
     near = float(f"{value:.{digits}g}")
-    return int(near) if near.is_integer() and abs(near) < 2**53 else near
+    if near.is_integer() and -(2**53) < near < 2**53:
+        return int(near)
+    return near if math.isfinite(near) else None
 
 
 def _finite(value: Any) -> Any:

@@ -42,7 +42,7 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """"training", "evaluation", or what the trajectories are called."""
+        """ "training", "evaluation", or what the trajectories are called."""
         if (self.path / "request.json").is_file():
             return "evaluation"
         if self.metrics or any(source.phase == TRAINING for source in self.sources):

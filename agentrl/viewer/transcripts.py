@@ -94,7 +94,14 @@ def print_phases(console: Console, run: Path) -> None:
         name = source.phase if source.iteration is None else f"iteration {source.iteration}"
         rates = (sum(each.success for each in scored) / n, sum(each.reward for each in scored) / n)
         turns = sum(each.n_turns for each in scored) / n
-        cells = (name, str(len(found)), f"{rates[0]:.3f}", f"{rates[1]:.3f}", f"{turns:.1f}", str(len(found) - len(scored)))
+        cells = (
+            name,
+            str(len(found)),
+            f"{rates[0]:.3f}",
+            f"{rates[1]:.3f}",
+            f"{turns:.1f}",
+            str(len(found) - len(scored)),
+        )
         table.add_row(*(Text(inert(cell)) for cell in cells))
     if len(shown) < len(sources):
         table.title, table.title_justify = f"the newest {len(numbers[-8:])} of {len(numbers)} iterations", "left"

@@ -1,4 +1,4 @@
-"""Why turns have their advantages, as far as it is worked out ahead: the formulas of ``agentrl.explain`` for the last iterations."""
+"""Why turns have their advantages, worked out ahead: the formulas of ``agentrl.explain`` for the last iterations."""
 
 from __future__ import annotations
 

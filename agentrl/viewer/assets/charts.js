@@ -36,11 +36,8 @@ function scaleOf(values, log, fixed) {
     const inside = marks.filter((m) => Math.log10(m) >= low - 1e-9 && Math.log10(m) <= high + 1e-9);
     return { at: (v) => (v > 0 ? (Math.log10(v) - low) / (high - low) : null), marks: inside.length ? inside : [10 ** low, 10 ** high] };
   }
-  if (high - low < 1e-12 * Math.max(1, Math.abs(high))) {
-    const room = Math.abs(high) * 0.1 || 1;
-    low -= room;
-    high += room;
-  } else if (!fixed) {
+  if (high - low < 1e-12 * Math.max(1, Math.abs(high))) return { at: () => 0.5, marks: [low] };
+  if (!fixed) {
     const room = (high - low) * 0.06;
     low = low >= 0 && low - room < 0 ? 0 : low - room;
     high += room;
