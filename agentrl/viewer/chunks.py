@@ -35,11 +35,16 @@ class Texts:
     def number(self, text: str) -> int:
         return self.numbers.setdefault(text, len(self.numbers))
 
-    def value(self, value: Json) -> Json:
-        """A text as [its number], numbers shortened, the rest as it is."""
-        if isinstance(value, str):
-            return [self.number(value)]
-        return short(value) if isinstance(value, float) else value
+    def pairs(self, items: Mapping[str, Json]) -> list[list[Json]]:
+        """Names and values: a text as [its number], numbers shortened, the rest as it is."""
+        numbers, found = self.numbers, []
+        for name, value in items.items():
+            place = numbers.setdefault(name, len(numbers))
+            if isinstance(value, str):
+                found.append([place, [numbers.setdefault(value, len(numbers))]])
+            else:
+                found.append([place, short(value) if isinstance(value, float) else value])
+        return found
 
 
 class Chunk:
@@ -87,7 +92,7 @@ class Chunk:
             "p": short(turn.penalty),
             "A": short(turn.advantage),
             "c": calls,
-            "i": [[texts.number(name), texts.value(value)] for name, value in turn.info.items()],
+            "i": texts.pairs(turn.info),
             "s": [short(turn.seconds.get(name, 0.0), 3) for name in ("sampling", "environment")],
         }
         if turn.columns:

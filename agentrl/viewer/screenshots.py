@@ -61,7 +61,8 @@ class Screenshots:
 
 def _may_be_picture(text: str) -> bool:
     """Quickly, since every text of every turn is asked about."""
-    return text.startswith("data:image/") or text[-5:].lower().endswith(_ENDINGS)
+    end = text[-5:]
+    return ("." in end and end.lower().endswith(_ENDINGS)) or text.startswith("data:image/")
 
 
 def _addresses(message: Message) -> Iterator[str]:
