@@ -4,9 +4,10 @@
 
 ``rows()`` gives one dictionary a measurement, as in bench_household. The episodes are made here and shaped like the quick
 start's: 13 turns, 80 tokens of context and 7 sampled ones a turn, 8 members a group, 12 texts in a turn's info. Writing is compared
-with reading the same record, which it cannot do without: ``bound_ratio`` is how many times as long it takes (CPU time, no formulas
-taken in). Opening is wall-clock time in a real Chromium, from the address until the page is drawn, the median of several windows that
-keep nothing from one another; the bound is two seconds. Without a browser those rows are left out, with a line on standard error.
+with reading the same record, which it cannot do without: ``bound_ratio`` is how many times as long it takes (CPU time, without
+formulas). Opening is wall-clock time in a real Chromium, from the address until the page is drawn, the median of several windows
+that keep nothing from one another; the bound is two seconds. Without a browser those rows are left out, with a line on standard
+error.
 """
 
 from __future__ import annotations

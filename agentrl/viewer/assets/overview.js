@@ -24,7 +24,7 @@ function cards() {
     const difference = index.run.difference[panel];
     found.push(card(panel ? `success, ${panel}` : "success", percent(last.success_rate),
       [`${interval(last.ci95)} · n ${last.n}`, own.length > 1 ? ` · from ${percent(first.success_rate)}` : ""],
-      difference ? h("span.delta", { data: { sign: Math.sign(difference.value) }, title: `paired difference, 95 % interval ${interval(difference.ci95)}` }, `${signed(100 * difference.value, 3)} points`) : null));
+      difference ? differenceOf(difference) : null));
   }
   const metrics = index.metrics.columns;
   const n = index.metrics.iteration.length;
@@ -45,6 +45,13 @@ function cards() {
 
 function card(title, value, note, delta) {
   return h(".card", {}, h(".cardtitle", {}, title), h(".cardvalue", {}, value, delta), h(".cardnote", {}, note));
+}
+
+/** Coloured only where the interval leaves zero out. */
+function differenceOf({ value, ci95 }) {
+  const points = (share) => `${share > 0 ? "+" : ""}${(100 * share).toFixed(1)}`.replace("-", "−");
+  const sign = ci95[0] > 0 ? 1 : ci95[1] < 0 ? -1 : 0;
+  return h("span.delta", { data: { sign: String(sign) }, title: `paired difference, 95 % interval [${points(ci95[0])}, ${points(ci95[1])}] points` }, `${points(value)} points`);
 }
 
 const sum = (values) => (values || []).reduce((total, value) => total + (value || 0), 0);
