@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,6 +125,21 @@ def _iteration_of(name: str, last: int) -> int:
     return int(number) if number.isdecimal() else last
 
 
+def _about(run: Run) -> list[str]:
+    """In a few words what was played, by whom, and how it was trained."""
+    config = tomllib.loads(run.config) if run.config else {}
+    envs = config.get("env") or []
+    said = [env["id"] for env in (envs if isinstance(envs, list) else [envs]) if env.get("id")]
+    if run.kind == "evaluation":
+        said += [run.summary.get("policy", ""), run.summary.get("split", "")]
+    elif run.kind == TRAINING:
+        credit = config.get("algorithm", {}).get("credit") or []
+        methods = credit if isinstance(credit, list) else [credit]
+        said += [str(each.get("name", "")) if isinstance(each, Mapping) else str(each) for each in methods]
+    seed = run.summary.get("seed")
+    return [*filter(None, map(str, said)), *([] if seed is None else [f"seed {seed}"])]
+
+
 def heading(run: Run) -> dict[str, Json]:
     """What the page says of the run as a whole."""
     summary = run.summary
@@ -139,6 +155,7 @@ def heading(run: Run) -> dict[str, Json]:
         "training": TRAINING,
         "summary": {key: summary[key] for key in known if key in summary},
         "difference": shown,
+        "about": _about(run),
         "config": run.config,
         "alarms": run.alarms,
     }

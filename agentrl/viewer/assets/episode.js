@@ -55,6 +55,7 @@ class EpisodeView {
   }
 
   controls() {
+    if (!this.ep.turns.some((turn) => turn.calls.length)) return null; // an agent without a model
     const gap = hasGap(this.ep);
     const colours = COLOURINGS.filter(([name]) => name !== "gap" || gap);
     return h(".controls", {},
@@ -103,7 +104,7 @@ class EpisodeView {
   }
 
   tell() {
-    replace(this.legend, shown.tokens === "none" ? null : scaleLegend(this.ep, this.scale), hasGap(this.ep) || !this.ep.turns.some((turn) => turn.calls.some((call) => call.c.length)) ? null : h("span.hint", { title: NO_GAP, tabindex: "0", id: "nogap" }, "no gap recorded"),
+    replace(this.legend, shown.tokens === "none" || !this.ep.turns.some((turn) => turn.calls.some((call) => call.c.length)) ? null : scaleLegend(this.ep, this.scale), hasGap(this.ep) || !this.ep.turns.some((turn) => turn.calls.some((call) => call.c.length)) ? null : h("span.hint", { title: NO_GAP, tabindex: "0", id: "nogap" }, "no gap recorded"),
       index.tokens.problem ? h("span.hint", { title: index.tokens.problem, tabindex: "0" }, "ids without texts") : null);
   }
 

@@ -8,7 +8,7 @@ const HERO = ["episode/success_rate"];
 function overviewPage(main) {
   const body = h(".page", {});
   replace(main, body);
-  add(body, [alarms(), cards(), heroSection(), timesSection(), typesSection(), extremesSection(), curvesSection()]);
+  add(body, [h("p.about", {}, index.run.about.map((each) => h("span", {}, each)), h("span.faint", {}, `written ${index.written}`)), alarms(), cards(), heroSection(), timesSection(), typesSection(), extremesSection(), curvesSection()]);
   return {};
 }
 
