@@ -465,3 +465,8 @@ def test_a_run_without_anything_yet_has_a_page(browser: Any, tmp_path: Path):
         assert seen.page.locator(".curve").count() == 1
         seen.page.keyboard.press("e")
         seen.page.wait_for_selector("text=This run has recorded no episodes yet.")
+    (tmp_path / "metrics.jsonl").unlink()
+    (tmp_path / "summary.json").write_text('{"status": "failed", "error": "the disk is full"}')
+    write_report(tmp_path)
+    with Watched(browser, tmp_path) as seen:
+        assert seen.texts(".alarm.error p") == ["the disk is full"]

@@ -64,7 +64,7 @@ def open_run(path: Path) -> Run:
         config=_text(path / "config.toml"),
         request=_json(path / "request.json"),
     )
-    if not run.sources and not run.metrics:
+    if not (run.sources or run.metrics or run.summary):
         more = "; the evaluation is not finished, continue it with --resume" if run.request else ""
         raise CheckpointError(f"{path} holds no trajectories and no metrics; give a run or an evaluation{more}")
     return run
