@@ -51,6 +51,7 @@ class Watched:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.goto((run / "report.html").as_uri() + hash_)
         self.page.wait_for_selector("html[data-ready]")
+        self.settle()
 
     def __enter__(self) -> Watched:
         return self
@@ -65,6 +66,10 @@ class Watched:
 
     def go(self, hash_: str) -> None:
         self.page.evaluate("hash => { location.hash = hash; }", hash_)
+
+    def settle(self) -> None:
+        """Lets what is drawn once its size is known be drawn: in the frame after the next."""
+        self.page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
     def until(self, condition: str) -> None:
         """Waits for an expression. (Playwright's own way evaluates text in the page, which the page's policy forbids.)"""
