@@ -48,6 +48,7 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     free = (
         "run.name",
         "run.time_limit_s",
+        "run.report",
         "evaluation.every",
         "checkpoint.",
         "resources.",

@@ -33,6 +33,7 @@ from agentrl.policies import ChatModel
 from agentrl.rollouts import EnvPool, Limits, Rollouts, Seat
 from agentrl.trainer import run_panel
 from agentrl.types import Task, Trajectory
+from agentrl.viewer import report_or_reason
 
 PLAIN = ("random", "oracle", "expert")
 MODELS = {"checkpoint": "checkpoint:PATH", "openai": "openai:URL#MODEL"}
@@ -196,6 +197,7 @@ def evaluate(
     samples: int = 1,
     out: Path | None = None,
     resume: bool = False,
+    report: bool = True,
     progress: Progress | None = None,
     **seating: Any,
 ) -> dict[str, Any]:
@@ -205,7 +207,8 @@ def evaluate(
     valid_action_ratio, faults, outcomes and seconds; pass_at_k, pass_hat_k, failures, episodes … (``evaluation.details``); of a
     model behind an API also calls, retries, tokens and cost (``OpenAIChat.account``). ``seating``: config, split, seed,
     temperature, max_turns, options, isolation …, as in ``seated``; ``out`` is a folder for results and trajectories
-    (``evaluation.record``), which ``resume`` continues; ``progress`` hears of turns and episodes (None: nobody does).
+    (``evaluation.record``) and, where ``report``, report.html; ``resume`` continues it. ``progress`` hears of turns and
+    episodes (None: nobody does).
     """
     if n < 0 or samples < 1:
         raise ConfigError(f"wanted at least 0 episodes (tasks) and at least 1 sample of each; got {n} and {samples}")
@@ -214,7 +217,10 @@ def evaluate(
     with seated(env, policy, **seating) as players:
         tasks = players.tasks(n)
         record = None if out is None else _record(out, players, tasks, samples, resume)
-        return _play(players, tasks, samples, record, progress or Progress())
+        result = _play(players, tasks, samples, record, progress or Progress())
+    if out is not None and report and (problem := report_or_reason(out)):
+        print(f"note: {problem}", file=sys.stderr)
+    return result
 
 
 def _record(out: Path, players: Players, tasks: Sequence[Task], samples: int, resume: bool) -> Record:

@@ -20,7 +20,7 @@ from agentrl.algorithms.audit import audit
 from agentrl.algorithms.method import MEASURED_COLUMNS, WHOLE, scope
 from agentrl.config import AlgorithmTable, CriticTable, RunConfig
 from agentrl.errors import CheckpointError
-from agentrl.learning.samples import Sample, make_samples
+from agentrl.learning.samples import Sample, make_samples, record_logprobs
 from agentrl.types import Trajectory
 
 
@@ -89,6 +89,8 @@ class Lessons:
         if not samples:  # no prompt fitted the context
             return {}
         data = self.learner.prepare(samples, lesson.advantages, lesson.table, lesson.scores)
+        if self.learner.old_logprobs == "learner":  # else they are the sampler's, taken on trust
+            record_logprobs(samples, data.logp_old)
         self.learner.states = states
         measured: list[Mapping[str, float]] = []
         for epoch in range(config.epochs):

@@ -312,6 +312,8 @@ class RunTable(Table):
     """How many iterations."""
     time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Ends the iterations early, so that the last evaluation still fits into it, counted from the start of the process."""
+    report: bool = True
+    """Write report.html at the end; `agentrl view` writes it at any time."""
 
 
 class DemosTable(Table):

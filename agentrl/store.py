@@ -5,6 +5,7 @@ runs/quickstart/
   config.toml            the resolved run file
   metrics.jsonl          one line an iteration
   summary.json           status and results
+  report.html, report/   what `agentrl view` shows, made of the others
   trajectories/          iteration_000012.jsonl.zst, eval_before.jsonl.zst …: one trajectory a line
   states/                iteration_000012.json.zst: what reward and credit methods that remember knew then, where there are any
   .lock                  held by the process that writes

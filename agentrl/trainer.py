@@ -28,6 +28,7 @@ from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Outcome, RolloutRequest, Task, Trajectory
+from agentrl.viewer import report_or_reason
 
 
 def train(
@@ -160,6 +161,8 @@ class Trainer:
             self.policy.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
+        if config.run.report and (problem := report_or_reason(self.folder.path)):
+            self.progress.note(problem)
         self.progress.finished(summary, self.folder.path)
         return summary
 

@@ -158,6 +158,9 @@ class Call:
     source: Literal["policy", "forced", "demo"] = "policy"
     messages: Sequence[Message] | None = None  # exactly what was sent, where the ids are not known
     reply: Mapping[str, Json] | None = None  # exactly what came back
+    learner_logprobs: Sequence[float] | None = (
+        None  # [C] before the first update on it, where the learner computed them
+    )
 
 
 @dataclass(slots=True)

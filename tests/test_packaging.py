@@ -194,14 +194,14 @@ def build(kind: str, source: Path, out: Path) -> Path:
 
 
 def expected_files() -> set[str]:
-    """Every file of every shipped folder by its name in the wheel."""
+    """Every file of every shipped folder by its name in the wheel; pictures of pages stay in the checkout."""
     names = set()
     for package, folder in shipped_folders():
         listed = {".".join((package, child.name)) for child in folder.iterdir()} & set(SETUPTOOLS["packages"])
         for file in folder.rglob("*"):
             inside = file.relative_to(folder)
             first = f"{package}.{inside.parts[0]}"
-            if file.is_file() and "__pycache__" not in inside.parts and first not in listed:
+            if file.is_file() and not {"__pycache__", "images"} & set(inside.parts) and first not in listed:
                 names.add("/".join((*package.split("."), *inside.parts)))
     return names
 

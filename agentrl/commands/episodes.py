@@ -40,6 +40,7 @@ def eval_(
     reset_timeout_s: Seconds = None,
     out: Folder = None,
     resume: Flag = False,
+    without_report: Flag = False,
     json: Flag = False,
 ) -> None:
     """Evaluate an agent on the first tasks of a split: success with its 95 % interval, by task type, pass@k, why episodes fail.
@@ -63,9 +64,10 @@ def eval_(
             else inline).
         step_timeout_s: The most seconds of a step; needs a process (default: a checkpoint's own, else 60).
         reset_timeout_s: The same of a reset (default: a checkpoint's own, else 300).
-        out: Write results (eval.json, eval.md, eval.html) and trajectories to this new folder, which `agentrl replay` and
-            `agentrl compare` read.
+        out: Write results (eval.json, eval.md, eval.html), trajectories and report.html to this new folder, which `agentrl replay`,
+            `agentrl view` and `agentrl compare` read.
         resume: Continue the folder of --out, with the same settings, to the same results; in a complete one, try faults again.
+        without_report: Do not write report.html into --out, the page that `agentrl view` shows.
         json: Print one JSON object instead of tables.
     """
     from agentrl.console import PanelProgress
@@ -74,7 +76,7 @@ def eval_(
     result = evaluate(
         env, policy, episodes, samples=samples, config=config, split=split, seed=seed, temperature=temperature, max_turns=max_turns,
         options=options_of(option), isolation=isolation, step_timeout_s=step_timeout_s, reset_timeout_s=reset_timeout_s,
-        out=out, resume=resume, progress=PanelProgress(),
+        out=out, resume=resume, report=not without_report, progress=PanelProgress(),
     )  # fmt: skip
     print(as_json(result)) if json else print_evaluation(result)
 

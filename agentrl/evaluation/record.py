@@ -7,6 +7,7 @@ found/
   trajectories/eval.jsonl.zst    at the end: one trajectory a line, in order
   eval.json, eval.md, eval.html  at the end: all results; the tables for people
   summary.json                   at the end: eval.json without its row for each episode
+  report.html, report/           at the end: every episode, for `agentrl view`
 
 Each line of the journal is handed to the system as its episode ends, so a process that is killed loses only the episodes that
 were under way. While episodes end, the journal is flushed to the disk every ``FLUSH_S`` seconds, for machines that fail.

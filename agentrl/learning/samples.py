@@ -30,6 +30,7 @@ class Sample:
     row: np.ndarray  # [L] int64: row in the turn table; -1 on context
     trajectory: int  # index into the list that the samples were made from
     policy_version: int = 0
+    calls: Sequence[Call] = ()  # whose completions are the trained tokens, in order
 
     @classmethod
     def of(cls, token_ids: Sequence[int], *, first: int, row: int, trajectory: int = 0) -> Sample:
@@ -101,7 +102,19 @@ def _close(chain: Sequence[tuple[Call, int]], trajectory: int) -> Sample:
         temperature[place] = call.sampling.get("temperature", 1.0) or 1.0
     if mask[0]:
         raise ValueError("a sampled token has no prompt before it: prompt_ids must hold at least one token")
-    return Sample(ids, mask, logprobs, temperature, rows, trajectory, last.policy_version)
+    calls = [call for call, _ in chain]
+    return Sample(ids, mask, logprobs, temperature, rows, trajectory, last.policy_version, calls)
+
+
+def record_logprobs(samples: Sequence[Sample], logprobs: np.ndarray) -> None:
+    """Writes the learner's log-probs of all trained tokens, [N] sample after sample, into the calls that sampled them, so that
+    the record shows where sampler and learner differ."""
+    place = 0
+    for sample in samples:
+        for call in sample.calls:
+            values = logprobs[place : place + len(call.completion_ids)]
+            call.learner_logprobs = [float(f"{value:.6g}") for value in values.tolist()]
+            place += len(values)
 
 
 def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
