@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from agentrl.commands.words import Flag, Options, app, as_json, options_of
 
@@ -18,6 +18,7 @@ def doctor(
     /,
     config: Annotated[str | None, arg(metavar="CONFIG", help_behavior_hint="")] = None,
     option: Options = (),
+    only: Annotated[UseAppendAction[tuple[str, ...]], arg(metavar="CHECK", help_behavior_hint="")] = (),
     json: Flag = False,
 ) -> None:
     """Look at a model (chat template, tokens, log-probs, memory, time), also in an environment; alone: at this machine.
@@ -30,6 +31,8 @@ def doctor(
             replace those of the run file, as in model.dtype=bfloat16 rollout.max_tokens=256.
         config: A run file that says how the model will be used (default: the one beside the model, else all defaults).
         option: An option of the environment, as in difficulty=easy; repeat it for more.
+        only: A check, or a group of them (tokens, conversation, formats, model, environment, engine; machine, extras), with what it
+            needs; repeat it for more.
         json: Print one JSON object instead of lines.
     """
     from agentrl import doctor as doctors
@@ -45,11 +48,11 @@ def doctor(
         raise ConfigError("--option is for an environment; write agentrl doctor MODEL ENV --option KEY=VALUE")
     model, env = [*names, None, None][:2]
     if model is None:
-        about, lines = {"subject": "machine"}, doctors.examine_machine()
+        about, lines = {"subject": "machine"}, doctors.examine_machine(only)
     else:
         about = {"subject": "model", "model": model, "env": env}
         how = {"config": config, "options": options_of(option), "overrides": overrides}
-        lines = doctors.examine(model, env, **how)
+        lines = doctors.examine(model, env, only=only, **how)
     print(as_json(doctors.report(about, lines)) if json else doctors.render(lines))
     if doctors.failed(lines):
         raise SystemExit(1)

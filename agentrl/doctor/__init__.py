@@ -9,20 +9,27 @@ its docstring says what it looks at, what it returns is a line of the report.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from agentrl.doctor.checks import Finding, Line, failed, render, report, run, worst
+from agentrl.doctor.checks import Finding, Line, chosen, failed, render, report, run, worst
 
 __all__ = ["Finding", "Line", "examine", "examine_machine", "failed", "render", "report", "worst"]
 
 
 def examine(
-    model: str, env: str | None = None, *, told: Callable[[Line], None] = lambda line: None, **how: Any
+    model: str,
+    env: str | None = None,
+    *,
+    only: Sequence[str] = (),
+    told: Callable[[Line], None] = lambda line: None,
+    **how: Any,
 ) -> list[Line]:
     """Every check of a model, in an environment where one is given, in order; ``told`` hears of each line as it is found.
-    ``how``: config, options, overrides, as in ``Subject.opened``. Raises UserError where there is no such model, environment or
-    run file."""
+
+    ``only``: these checks, or groups of checks, and what they need (none: all). ``how``: config, options, overrides, as in
+    ``Subject.opened``. Raises UserError where there is no such model, environment, run file or check.
+    """
     from agentrl.doctor import engine, formats, play, template, tokens, weights
     from agentrl.doctor.subject import Subject
 
@@ -39,14 +46,14 @@ def examine(
             *engine.CHECKS,
             *(play.CHECKS if played else ()),
         ]
-        return run(_in_order(checks), subject, told)
+        return run(_in_order(chosen(checks, only)), subject, told)
 
 
-def examine_machine(told: Callable[[Line], None] = lambda line: None) -> list[Line]:
-    """Every check of this machine, in order."""
+def examine_machine(only: Sequence[str] = (), told: Callable[[Line], None] = lambda line: None) -> list[Line]:
+    """Every check of this machine, in order; ``only`` and ``told`` as in ``examine``."""
     from agentrl.doctor import extras, machine
 
-    return run([*machine.CHECKS, *extras.CHECKS], machine.Machine(), told)
+    return run(chosen([*machine.CHECKS, *extras.CHECKS], only), machine.Machine(), told)
 
 
 def _in_order(checks: list[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from agentrl.env_check import listing
-from agentrl.errors import AgentRLError
+from agentrl.errors import AgentRLError, ConfigError, did_you_mean
 from agentrl.types import Json
 
 Status = Literal["ok", "note", "warning", "failure", "skipped"]
@@ -90,6 +90,19 @@ def collector(group: str) -> tuple[list[Check[Any]], Callable[..., Callable[[Any
         return add
 
     return found, check
+
+
+def chosen(checks: Sequence[Check[S]], only: Sequence[str]) -> list[Check[S]]:
+    """The checks that ``only`` names, by name or by group, and those that they need; all where it names none. Raises ConfigError
+    for a name that is neither."""
+    known = {check.name for check in checks} | {check.group for check in checks}
+    for name in only:
+        if name not in known:
+            raise ConfigError(f"no check and no group of checks is called '{name}'.{did_you_mean(name, known)}")
+    wanted = {check.name for check in checks if not only or check.name in only or check.group in only}
+    while needed := {need for check in checks if check.name in wanted for need in check.needs} & known - wanted:
+        wanted |= needed
+    return [check for check in checks if check.name in wanted]
 
 
 def run(checks: Iterable[Check[S]], subject: S, told: Callable[[Line], None] = lambda line: None) -> list[Line]:

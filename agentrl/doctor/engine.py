@@ -164,7 +164,10 @@ def _turns(subject: Subject) -> tuple[Any, str]:
         states = stages.initial_states(methods, settings.run.seed)
         requests = methods.sampler.propose(states.get("sampler"), 0, scenes.tasks)
         turns = dry_run.upper_bound(settings, scenes, requests, subject.renderer, subject.shape.positions)
-        return turns, f"{turns.episodes:,} episodes of up to {turns.longest:,} tokens"
+        return (
+            turns,
+            f"{turns.episodes:,} episodes of {turns.turns / turns.episodes:g} turns and up to {turns.longest:,} tokens",
+        )
     longest = min(subject.table.context or subject.shape.positions or ASSUMED, ASSUMED)
     rows, sampled = settings.rollout.batch_size, min(settings.rollout.max_tokens, longest)
     turns = Turns(

@@ -7,7 +7,7 @@ from typing import Any
 from agentrl.chat import ActionFormat, VerlAgentFormat
 from agentrl.chat.tool_calls import FORMATS, Calls
 from agentrl.doctor.checks import Finding, collector, ok
-from agentrl.doctor.subject import ASKS, Refused, Subject
+from agentrl.doctor.subject import ASKS, Refused, Subject, shared
 from agentrl.types import Message, ToolCall
 
 CHECKS, check = collector("formats")
@@ -86,10 +86,8 @@ def tool_calls(subject: Subject) -> Finding:
 
 def _own_form(subject: Subject) -> tuple[str, str]:
     """What the template writes for a call of a tool, and the format that reads it; "" each where there is none."""
-    (call, *_) = CALLS[:1]
-    arguments = {"town": "Ems", "days": [1, -2]}
-    wanted = (ToolCall(call.name, arguments),)
-    row: dict[str, Any] = {"name": call.name, "arguments": arguments}
+    call = ToolCall(CALLS[0].name, {"town": "Ems", "days": [1, -2]})
+    row: dict[str, Any] = {"name": call.name, "arguments": dict(call.arguments)}
     message: Any = {
         "role": "assistant",
         "content": "",
@@ -101,16 +99,17 @@ def _own_form(subject: Subject) -> tuple[str, str]:
         plain = subject.write([ASKS, empty], opens=False)
     except Refused:
         return "", ""
-    start = next((i for i, (a, b) in enumerate(zip(text, plain, strict=False)) if a != b), len(plain))
-    end = next((i for i, (a, b) in enumerate(zip(text[::-1], plain[::-1], strict=False)) if a != b), 0)
-    end = min(end, len(plain) - start)
-    own = text[start : len(text) - end].strip()
-    if call.name not in own:
+    if call.name not in text:
         return "", ""
+    start = shared(text, plain)
+    end = min(shared(text[::-1], plain[::-1]), len(plain) - start)
+    stop = len(text) - end
+    # Both texts may go on with the same sign ("<" of a tag): it belongs to the call where the call ends with it.
+    while start and text[start] not in "<[{" and text[start - 1] == text[stop - 1]:
+        start, stop = start - 1, stop - 1
+    own = text[start:stop].strip()
     for name, make in FORMATS.items():
-        # The template's text and the plain one may share the first signs of a tag.
-        for candidate in (own, f"<{own}", f"{own}>", f"<{own}>"):
-            found = make().parse(candidate)
-            if isinstance(found, Calls) and found.calls == wanted:
-                return own, name
+        found = make().parse(own)
+        if isinstance(found, Calls) and found.calls == (call,):
+            return own, name
     return own, ""

@@ -37,6 +37,16 @@ def said(message: Message) -> str:
     return str(message.get("content", ""))
 
 
+def shared(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many signs or ids two sequences have in common at their beginning.
+
+    >>> shared("table", "tablet"), shared([1, 2], [2])
+    (5, 0)
+    """
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+
+
 class Refused(Exception):
     """A chat template raised; the message is its own word."""
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from agentrl.chat.renderer import Renderer
 from agentrl.doctor.checks import Finding, collector, ok
-from agentrl.doctor.subject import ASKS, REPLIES, SAYS, SYSTEM, Refused, Subject, said
+from agentrl.doctor.subject import ASKS, REPLIES, SAYS, SYSTEM, Refused, Subject, said, shared
 from agentrl.errors import ConfigError
 from agentrl.types import Message
 
-CHECKS, check = collector("template")
+CHECKS, check = collector("conversation")
 LOOK_UP: dict[str, Any] = {
     "type": "function",
     "function": {
@@ -23,10 +22,10 @@ LOOK_UP: dict[str, Any] = {
     },
 }
 AS_TEMPLATE = (
-    'a memory that appends shows earlier turns as the template writes them (agent.earlier_turns = "auto") and opens a new sample '
-    "where that reads differently; every sampled token is still trained once. "
+    'shows earlier turns as the template writes them (agent.earlier_turns = "auto") and opens a new sample where that reads '
+    "differently; every sampled token is still trained once"
 )
-ANEW = "the window memory renders every turn anew, so nothing grows; with a memory that appends: "
+ANEW = "with the window memory of these settings nothing, as it renders every turn anew; a memory that appends "
 
 
 @check("template")
@@ -54,42 +53,35 @@ def turns(subject: Subject) -> Finding:
 @check("turns")
 def prefix(subject: Subject) -> Finding:
     """A turn that is added leaves the tokens before it as they were."""
-    renderer = subject.renderer
-    head = [SYSTEM] if renderer.traits(system=True).system else []
-    short = subject.write([*head, ASKS]).removesuffix(renderer.opening)
-    before, whole = subject.ids(short), subject.ids(subject.write([*head, ASKS, SAYS, REPLIES]))
-    answer = [*renderer.encode_text(said(SAYS)), renderer.stop_ids[0]]
-    prompt = renderer.prompt([*head, ASKS])
-    grown = renderer.extend(prompt[: len(prompt) - len(_opening(renderer, prompt))], answer, [REPLIES])
-    where = _difference(before, whole[: len(before)])
-    traits = subject.traits if subject.table.system or not head else renderer.traits(system=True)
-    if where is None and not traits.rewrites and not traits.spaces:
-        return ok(f"adding a turn keeps all {len(before)} tokens that stood before it", kept=len(before))
-    if where is None:
-        place = _difference(grown, whole)
-        shown = "" if place is None else f": token {place} is {_at(subject, grown, place)} where it was sampled"
-        shown += "" if place is None else f" and {_at(subject, whole, place)} where the template writes it"
-    else:
-        shown = f": token {where} of {len(before)} was {_at(subject, before, where)} and becomes {_at(subject, whole, where)}"
-    numbers = {"kept": len(before) if where is None else where, "tokens": len(before)}
-    if traits.rewrites or where is not None:
+    renderer, used = subject.renderer, bool(subject.table.system)
+    heads = [used, True] if renderer.traits(system=True).system else [False]
+    seen = [(system, renderer.traits(system=system), _growth(subject, system)) for system in dict.fromkeys(heads)]
+    changed = next((one for one in seen if one[1].rewrites or one[2].kept < one[2].before), None)
+    if changed is not None:
+        system, _, growth = changed
+        when = "" if system == used else ", where agent.system is given"
         return Finding(
-            "warning",
-            f"a turn that is added changes what stood before it{shown}",
+            "warning" if system == used else "note",
+            f"a turn that is added changes what stood before it{when}: {growth.shown}",
             "what was sampled is no beginning of the next prompt, so an episode that grows is not one sample",
             ("" if subject.appends else ANEW) + AS_TEMPLATE,
             'agent.earlier_turns = "as_sampled" keeps one sample an episode, in a form that the model may not know; or a '
             "chat_template that leaves earlier turns alone",
+            {"kept": growth.kept, "tokens": growth.before},
+        )
+    _, traits, growth = seen[0]
+    numbers = {"kept": growth.kept, "tokens": growth.before}
+    if traits.spaces:
+        return Finding(
+            "note",
+            "earlier turns keep their words but not all spaces around them"
+            + (f": {growth.shown}" if growth.shown else ""),
+            "text that is rendered again is not token for token what was sampled",
+            "shows the sampled ids themselves, which are never decoded and encoded again",
+            'nothing; agent.earlier_turns = "as_template" for the template\'s own spaces',
             numbers,
         )
-    return Finding(
-        "note",
-        f"earlier turns keep their words but not all their spaces{shown}",
-        "text that is rendered again is not token for token what was sampled",
-        "shows the sampled ids themselves, which are never decoded and encoded again",
-        'nothing; agent.earlier_turns = "as_template" for the template\'s own spaces',
-        numbers,
-    )
+    return Finding("ok", f"adding a turn keeps all {growth.before} tokens that stood before it", numbers=numbers)
 
 
 @check("turns")
@@ -103,8 +95,8 @@ def thoughts(subject: Subject) -> Finding:
             f"the template drops the thoughts of earlier turns{opened}",
             "the next prompt lacks thoughts that were sampled: an episode of K turns with thoughts is K samples, each with a "
             "context to compute again",
-            ("" if subject.appends else ANEW) + AS_TEMPLATE.rstrip()
-            + (" A completion is parsed together with the opening" if traits.opening else ""),
+            ("" if subject.appends else ANEW) + AS_TEMPLATE
+            + ("; a completion is parsed together with the opening" if traits.opening else ""),
             'agent.earlier_turns = "as_sampled" keeps the thoughts and one sample an episode; agent.memory = { name = "window" } '
             "keeps prompts short instead",
         )  # fmt: skip
@@ -211,20 +203,35 @@ def tools(subject: Subject) -> Finding:
 # ── how ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _opening(renderer: Renderer, prompt: Sequence[int]) -> list[int]:
-    """The ids at a prompt's end that open a thought."""
-    ends = (list(prompt[-n:]) for n in range(1, len(prompt) + 1))
-    return next((ids for ids in ends if renderer.opening and renderer.decode(ids) == renderer.opening), [])
+@dataclass(frozen=True, slots=True)
+class _Growth:
+    """What became of a prompt of ``before`` tokens when a turn and a reply were added: ``kept`` of them stand; ``shown`` says where
+    the first difference is between what the template writes and what stood, or was added, there; "" where there is none."""
+
+    before: int
+    kept: int
+    shown: str
 
 
-def _difference(one: Sequence[int], other: Sequence[int]) -> int | None:
-    """The first place where two lists of ids differ; None where they are equal."""
-    pairs = itertools.zip_longest(one, other)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), None)
+def _growth(subject: Subject, system: bool) -> _Growth:
+    renderer, head = subject.renderer, [SYSTEM] if system else []
+    short = subject.write([*head, ASKS]).removesuffix(renderer.opening)
+    whole = subject.write([*head, ASKS, SAYS, REPLIES])
+    before, after = subject.ids(short), subject.ids(whole)
+    kept = shared(before, after)
+    if kept < len(before):
+        place = shared(short, whole)
+        return _Growth(len(before), kept, f"from token {kept} on, {_near(short, place)} becomes {_near(whole, place)}")
+    closing = subject.write([ASKS, SAYS, REPLIES]).partition(said(SAYS))[2]
+    grown = short + said(SAYS) + closing
+    place = shared(grown, whole)
+    if place == len(grown) == len(whole):
+        return _Growth(len(before), kept, "")
+    return _Growth(len(before), kept, f"{_near(grown, place)} is written {_near(whole, place)}")
 
 
-def _at(subject: Subject, ids: Sequence[int], place: int) -> str:
-    return subject.token(ids[place] if place < len(ids) else None)
+def _near(text: str, place: int) -> str:
+    return repr(text[max(0, place - 12) : place + 20])
 
 
 def _refusal(subject: Subject, messages: Sequence[Message]) -> str:

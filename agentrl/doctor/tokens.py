@@ -6,7 +6,7 @@ from agentrl.doctor.checks import Finding, collector, ok
 from agentrl.doctor.subject import ASKS, Subject, said
 from agentrl.errors import CheckpointError, ConfigError
 
-CHECKS, check = collector("tokenizer")
+CHECKS, check = collector("tokens")
 SHOWN = 4  # names of tokens in a line
 
 
@@ -174,7 +174,7 @@ def vocabulary(subject: Subject) -> Finding:
         return Finding(
             "failure",
             f"{len(beyond)} of {len(ids):,} tokens have no row in the {rows:,} of the embeddings: {_some([n for _, n in beyond])}",
-            "a prompt that holds one ends with an index error, or reads memory that is not its own on a GPU",
+            "a prompt that holds one ends the forward pass with an error, and on a GPU the process",
             "does not resize a model: it could not know what the new rows should mean",
             "the tokenizer that belongs to the model; or model.resize_token_embeddings(len(tokenizer)), saved, and a warm start",
             numbers,

@@ -20,12 +20,12 @@ def generation_config(subject: Subject) -> Finding:
     ignored = {key: value for key, value in given.items() if value != NEUTRAL.get(key)}
     used = f"eos_token_id = {subject.generation_ends}" if subject.generation_ends else "no eos_token_id"
     if not ignored:
-        return ok(f"it says nothing of sampling; {used} is used")
+        return ok(f"it says nothing of sampling; used: {used}")
     temperature = subject.settings.rollout.temperature
     shown = ", ".join(f"{key} = {value}" for key, value in ignored.items())
     return Finding(
         "note",
-        f"{shown} are not used; {used} is",
+        f"not used: {shown}; used: {used}",
         "answers are more random here than where those hold; a truncated distribution cannot be trained exactly",
         f"samples from the whole distribution at rollout.temperature = {temperature:g}",
         "rollout.temperature",
@@ -94,7 +94,7 @@ def dtype(subject: Subject) -> Finding:
     return ok(f"saved in {saved}, used in {wanted}")
 
 
-@check("tokenizer")
+@check("template")
 def weights(subject: Subject) -> Finding:
     """The weights can be loaded here, and are numbers."""
     from agentrl.learning import estimate, probes
