@@ -10,8 +10,8 @@ from typing import Any
 
 from agentrl.errors import ConfigError
 
-COMMANDS = ("train", "sweep", "demos", "sft")  # they take overrides
-FLAGS = ("--resume", "--dry-run")  # their options without a value
+COMMANDS = ("train", "sweep", "demos", "sft", "doctor")  # they take overrides
+FLAGS = ("--resume", "--dry-run", "--json")  # their options without a value
 
 
 def overridden(data: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -122,6 +122,8 @@ class Python(Toolset):
     image: str = "python:3.12-slim"
     lifetime: ClassVar[Literal["episode", "task", "run"]] = "run"
 
+    isolation = staticmethod(isolation)  # for who has the class by its registered name
+
     def __post_init__(self) -> None:
         for name in (
             *("wall_s", "cpu_s", "memory_mb", "file_mb", "disk_mb", "n_files", "open_files", "processes"),

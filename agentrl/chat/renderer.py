@@ -88,6 +88,10 @@ class Renderer:
             self._traits[system] = probe(self._write, system=system)
         return self._traits[system]
 
+    def closing(self) -> list[int]:
+        """Ids that the template writes behind the model's text: what ends its turn, and what may follow that."""
+        return list(self._frame(("user", "assistant"), opens=False)[-1])
+
     def prompt(self, messages: Sequence[Message], *, opens: bool = True) -> list[int]:
         """Ids of a whole conversation, [P], ready for the model to answer, or where nothing ``opens`` as it ended."""
         return self._fill(self._frame(_roles(messages), opens=opens), messages)

@@ -20,13 +20,13 @@ not pass, so the first fail is the cause.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentrl.env_check import contract, hooks
 from agentrl.env_check.probe import CHECKS, Env, Probe, Status, outcome
 
-__all__ = ["CHECKS", "Check", "Status", "check_env", "contract", "failed", "hooks", "render"]
+__all__ = ["CHECKS", "Check", "Status", "check_env", "contract", "failed", "hooks", "listing", "render"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,21 @@ def failed(checks: Iterable[Check]) -> bool:
 
 def render(checks: Sequence[Check]) -> str:
     """A line a check, its detail below it, and a last line that counts."""
-    lines = []
+    rows = []
     for check in checks:
         mark = "FAIL" if check.status == "fail" else check.status
-        lines.append(f"{mark}  {check.name}: {check.what or '?'} ({check.seconds:.2f} s)")
-        lines.extend(f"      {line}" for line in check.detail.splitlines())
+        head = f"{check.name}: {check.what or '?'} ({check.seconds:.2f} s)"
+        rows.append((mark, head, check.detail.splitlines()))
     counts = {status: sum(check.status == status for check in checks) for status in ("pass", "warn", "skip", "fail")}
+    return listing(rows, counts)
+
+
+def listing(rows: Sequence[tuple[str, str, Sequence[str]]], counts: Mapping[str, int]) -> str:
+    """Rows of (mark, what was checked, what belongs below it) as lines, then how often each status came; those that never
+    came are left out."""
+    width = max((len(mark) for mark, _, _ in rows), default=0)
+    lines = []
+    for mark, head, below in rows:
+        lines.append(f"{mark:<{width}}  {head}")
+        lines.extend(f"{'':<{width}}  {line}" for line in below)
     return "\n".join([*lines, "", ", ".join(f"{n} {status}" for status, n in counts.items() if n)])
