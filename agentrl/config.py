@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -23,12 +24,13 @@ from pydantic import (
     field_validator,
 )
 
-from agentrl.errors import ConfigError, did_you_mean
+from agentrl.errors import ConfigError
 from agentrl.overrides import overridden
 from agentrl.registry import first_problem
 from agentrl.run_files import find as find
 from agentrl.run_files import holds_model as holds_model
 from agentrl.run_files import model_beside, read
+from agentrl.tables import check_keys, tuples
 
 Spec = dict[str, Any]  # {"name": …, parameters}
 Positive = Annotated[int, Field(ge=1)]
@@ -211,6 +213,36 @@ class CheckpointTable(Table):
     keep: Annotated[int, Field(ge=0)] = 2
 
 
+def _threshold(value: float | bool) -> float | bool:
+    if value is True or (value <= 0 and value is not False):
+        raise ValueError("wanted a number above 0, or false to switch the alarm off")
+    return value
+
+
+Threshold = Annotated[float | bool, AfterValidator(_threshold)]
+
+
+class AlarmsTable(Table):
+    """From where on an iteration raises an alarm, each over the mean of the last ``window`` iterations; false: never.
+
+    ``entropy_collapse`` and ``entropy_explosion`` are shares of the first iterations' entropy, ``length_growth`` of the length of
+    their completions. Shares of what was rolled out: ``valid_actions`` (below it), ``repeated_actions`` (on an unchanged state),
+    ``zero_variance`` (groups of equal rewards), ``length_limit`` (completions cut off at ``max_tokens``). ``sampler_gap``: mean
+    difference of log-probs a token. ``success_flat``: iterations in a row without a success.
+    """
+
+    window: Positive = 5
+    entropy_collapse: Threshold = 0.1
+    entropy_explosion: Threshold = 3.0
+    valid_actions: Threshold = 0.5
+    repeated_actions: Threshold = 0.3
+    zero_variance: Threshold = 0.8
+    length_growth: Threshold = 3.0
+    length_limit: Threshold = 0.3
+    sampler_gap: Threshold = 0.05
+    success_flat: Threshold = 20.0
+
+
 class ResourcesTable(Table):
     """``threads``: torch's threads on the CPU (absent: the cores this process may use)."""
 
@@ -267,6 +299,7 @@ class RunConfig(Table):
     critic: CriticTable | None = None
     evaluation: EvaluationTable = EvaluationTable()
     checkpoint: CheckpointTable = CheckpointTable()
+    alarms: AlarmsTable = AlarmsTable()
     resources: ResourcesTable = ResourcesTable()
     run: RunTable = RunTable()
     demos: DemosTable = DemosTable()
@@ -305,7 +338,16 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     Length (at a constant learning rate), checkpoints and resources may change between the parts of a run; what is played,
     learnt and compared may not.
     """
-    free = ("run.name", "run.time_limit_s", "evaluation.every", "checkpoint.", "resources.", "demos.", "sft.")
+    free = (
+        "run.name",
+        "run.time_limit_s",
+        "evaluation.every",
+        "checkpoint.",
+        "alarms.",
+        "resources.",
+        "demos.",
+        "sft.",
+    )
     if new.optimizer.schedule == "constant":
         free = (*free, "run.iterations")  # a schedule runs over the whole length
     before, after = (flat(_inline(config).model_dump()) for config in (old, new))
@@ -346,8 +388,8 @@ def parse(data: Mapping[str, Any]) -> RunConfig:
     if one_env:
         data = {**data, "env": [data["env"]]}
     try:
-        _check_keys(RunConfig, data, "")
-        config = RunConfig.model_validate(_tuples(RunConfig, data))
+        check_keys(RunConfig, data, "")
+        config = RunConfig.model_validate(tuples(RunConfig, data))
     except ConfigError as error:
         raise ConfigError(_without_index(str(error), one_env)) from error
     except ValidationError as error:
@@ -378,7 +420,7 @@ def _check_combinations(config: RunConfig) -> None:
     for place, table in enumerate(config.env):
         if table.title in titles[:place]:
             raise ConfigError(f"two environments are called '{table.title}'; give each [[env]] a name of its own")
-        _check_keys(AgentTable, table.agent, f"env.{place}.agent")
+        check_keys(AgentTable, table.agent, f"env.{place}.agent")
         try:
             agent = config.agent_of(table)
         except ValidationError as error:
@@ -418,52 +460,10 @@ def _check_isolation(table: EnvTable, where: str) -> None:
 
 def env_table(data: Mapping[str, Any]) -> EnvTable:
     """The table ``[env]`` alone. Raises ConfigError as ``parse`` does."""
-    _check_keys(EnvTable, data, "env")
+    check_keys(EnvTable, data, "env")
     try:
         table = EnvTable.model_validate(dict(data))
     except ValidationError as error:
         raise ConfigError(first_problem(error, "env")) from error
     _check_isolation(table, "env")
     return table
-
-
-def _check_keys(model: type[BaseModel], data: Any, where: str) -> None:
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where or 'the run file'} must be a table, got {data!r}")
-    for key, value in data.items():
-        field = model.model_fields.get(key)
-        place = f"{where}.{key}".strip(".")
-        if field is None:
-            raise ConfigError(f"unknown key '{place}'.{did_you_mean(key, model.model_fields)}")
-        inner, several = _table_in(field.annotation)
-        if inner is not None and several and isinstance(value, list):
-            for number, item in enumerate(value):
-                _check_keys(inner, item, f"{place}.{number}")
-        elif inner is not None:
-            _check_keys(inner, value, place)
-
-
-def _table_in(annotation: Any) -> tuple[type[Table] | None, bool]:
-    """The model of a table, and whether the key holds an array of them."""
-    if get_origin(annotation) is tuple:
-        inner = get_args(annotation)[0]
-        return (inner, True) if isinstance(inner, type) and issubclass(inner, Table) else (None, False)
-    kinds = [annotation, *get_args(annotation)]  # a table that may be absent is one of two
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Table)), None), False
-
-
-def _tuples(model: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML's arrays as the tuples that strict models want."""
-    result: dict[str, Any] = {}
-    for key, value in data.items():
-        annotation = model.model_fields[key].annotation
-        inner, several = _table_in(annotation)
-        if inner is not None and several and isinstance(value, list):
-            result[key] = tuple(_tuples(inner, item) for item in value)
-        elif inner is not None and not several:
-            result[key] = _tuples(inner, value)
-        elif isinstance(value, list) and get_origin(annotation) is tuple:
-            result[key] = tuple(value)
-        else:
-            result[key] = value
-    return result

@@ -258,6 +258,10 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) ->
         print_table(console, table)
     else:
         console.print(table.title, highlight=False, markup=False, emoji=False)
+    standing = [alarm["name"] for alarm in summary.get("alarms", ()) if alarm["cleared"] is None]
+    if standing:
+        shown = f"alarms that stand at the end: {', '.join(standing)} (alarms.jsonl)"
+        console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"everything is in {folder}", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

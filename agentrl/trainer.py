@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agentrl import build, stages
 from agentrl.agents import ChatAgent
 from agentrl.config import RunConfig, config_difference, load
@@ -26,7 +24,8 @@ from agentrl.lessons import Lessons
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
-from agentrl.types import Group, Outcome, RolloutRequest, Task, Trajectory
+from agentrl.types import Group, RolloutRequest, Task, Trajectory
+from agentrl.watch import Watch, episode_metrics
 
 MOST_LOST = 3
 
@@ -88,6 +87,7 @@ class Trainer:
         self.lost = 0  # iterations in a row without an episode that could be scored
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0
+        self.watch = Watch(config.alarms)
 
     # ── the run folder ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,6 +123,8 @@ class Trainer:
         self.results = state["results"]
         self.seconds_before = state["seconds"]
         self.folder = RunFolder.reopen(path, self.iteration)
+        self.watch = Watch(self.config.alarms, self.folder.metrics())
+        self.folder.write_alarms(self.watch.to_list())
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -141,6 +143,7 @@ class Trainer:
                     metrics = self.iterate()
                     self.folder.add_metrics(metrics)
                     self.progress.iteration(metrics)
+                    self.tell_alarms(metrics)
                     self.iteration += 1
                     self.after_iteration()
                 if self.iteration < config.run.iterations:
@@ -170,7 +173,7 @@ class Trainer:
         started = time.perf_counter()
         with self.timed("rollout"):
             trajectories, groups = self.collect()
-        metrics = _episode_metrics(trajectories)
+        metrics = episode_metrics(trajectories)
         with self.timed("credit"):
             members = [member for group in groups for member in group.members]
             metrics["filtered_groups"] = 1 - len(groups) / max(1, len({t.group for t in trajectories}))
@@ -241,6 +244,14 @@ class Trainer:
         if self.iteration % config.checkpoint.every == 0 and self.iteration < last:
             self.save()
 
+    def tell_alarms(self, metrics: Mapping[str, Any]) -> None:
+        """Notes the alarms that an iteration raises, and writes all of them down where one was raised or cleared."""
+        before = self.watch.to_list()
+        for alarm in self.watch.see(metrics):
+            self.progress.note(alarm.text)
+        if (alarms := self.watch.to_list()) != before:
+            self.folder.write_alarms(alarms)
+
     def seconds(self) -> float:
         """Since the run's first process began, without the pauses between processes."""
         return self.seconds_before + time.time() - self.started
@@ -296,6 +307,7 @@ class Trainer:
             "n_trained_parameters": sum(parameter.numel() for parameter in self.learner.masters.parameters),
             "threads": build.threads(self.config),
             "chat_template": self.template,
+            "alarms": self.watch.to_list(),
         }
 
     def save(self) -> None:
@@ -392,26 +404,3 @@ def _changed(rollouts: Rollouts, temperature: float, max_turns: int | None) -> R
         limits=bounded(rollouts.limits),
         seats={name: replace(seat, limits=bounded(seat.limits)) for name, seat in rollouts.seats.items()},
     )
-
-
-def _episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Names as TRL's, verl's and verl-agent's users know them. Over all trajectories that were scored, filtered or not."""
-    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    lengths = [len(call.completion_ids) for turn in turns for call in turn.calls]
-    n = max(1, len(trajectories))
-    by_env = {
-        name: [t.success for t in trajectories if t.task.env == name] for name in {t.task.env for t in trajectories}
-    }
-    return {
-        **{f"episode/success_rate/{name}": float(np.mean(won)) for name, won in sorted(by_env.items()) if name},
-        "episode/success_rate": sum(t.success for t in trajectories) / n,
-        "reward/mean": sum(t.reward for t in trajectories) / n,
-        "reward/std": float(np.std([t.reward for t in trajectories])) if trajectories else 0.0,
-        "episode/turns": len(turns) / n,
-        "episode/valid_action_ratio": sum(turn.valid for turn in turns) / max(1, len(turns)),
-        "episode/max_turns_ratio": sum(t.outcome is Outcome.MAX_TURNS for t in trajectories) / n,
-        "completions/mean_length": float(np.mean(lengths)) if lengths else 0.0,
-        "n_trajectories": len(trajectories),
-        "n_turns": len(turns),
-        "n_sampled_tokens": int(sum(lengths)),
-    }
