@@ -207,7 +207,8 @@ class EvaluationTable(Table):
 
 
 class CheckpointTable(Table):
-    """``every`` counts iterations; ``keep`` is how many of the latest stay (0: all)."""
+    """``every`` counts iterations; ``keep`` is how many of the latest stay (0: all). With ``evaluation.every`` the best by success
+    on the sampled panel stays, too, as ``checkpoints/best``."""
 
     every: Positive = 10
     keep: Annotated[int, Field(ge=0)] = 2

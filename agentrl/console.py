@@ -258,6 +258,11 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) ->
         print_table(console, table)
     else:
         console.print(table.title, highlight=False, markup=False, emoji=False)
+    if best := summary.get("best"):
+        shown = (
+            f"best checkpoint: step {best['step']}, success {rate(best)} by '{best['evaluation']}' (checkpoints/best)"
+        )
+        console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
     standing = [alarm["name"] for alarm in summary.get("alarms", ()) if alarm["cleared"] is None]
     if standing:
         shown = f"alarms that stand at the end: {', '.join(standing)} (alarms.jsonl)"

@@ -9,7 +9,7 @@ runs/quickstart/
   trajectories/          iteration_000012.jsonl.zst, eval_before.jsonl.zst …: one trajectory a line
   states/                iteration_000012.json.zst: what reward and credit methods that remember knew then, where there are any
   .lock                  held by the process that writes
-  checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest
+  checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest, ``best`` to the best
 """
 
 from __future__ import annotations

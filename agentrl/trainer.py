@@ -25,7 +25,7 @@ from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, RolloutRequest, Task, Trajectory
-from agentrl.watch import Watch, episode_metrics
+from agentrl.watch import Best, Watch, best_of, episode_metrics
 
 MOST_LOST = 3
 
@@ -125,6 +125,8 @@ class Trainer:
         self.folder = RunFolder.reopen(path, self.iteration)
         self.watch = Watch(self.config.alarms, self.folder.metrics())
         self.folder.write_alarms(self.watch.to_list())
+        if self.config.evaluation.every:
+            checkpoint.point_best(self.folder.checkpoints, None if (best := self.best()) is None else best.step)
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -153,6 +155,7 @@ class Trainer:
                     )
                 self.save()
                 self.evaluate("after")
+                self.keep_best()
                 self.compare()
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -238,11 +241,30 @@ class Trainer:
     def after_iteration(self) -> None:
         """What is due every so many iterations."""
         config = self.config
-        every, last = config.evaluation.every, config.run.iterations
-        if every and self.iteration % every == 0 and self.iteration < last:
+        every, due = config.evaluation.every, self.iteration % config.checkpoint.every == 0
+        if self.iteration >= config.run.iterations:
+            return
+        if every and self.iteration % every == 0:
             self.evaluate(f"iteration_{self.iteration}", only=("sampled",))
-        if self.iteration % config.checkpoint.every == 0 and self.iteration < last:
+            due = due or ((best := self.best()) is not None and best.step == self.iteration)
+        if due:
             self.save()
+
+    def best(self) -> Best | None:
+        """The best checkpoint, the present weights among them; None where the run plays no panel on the way."""
+        from agentrl.learning import checkpoint
+
+        if not self.config.evaluation.every:
+            return None
+        return best_of(self.results, self.iteration, {*checkpoint.steps(self.folder.checkpoints), self.iteration})
+
+    def keep_best(self) -> None:
+        """Points ``best`` to the best checkpoint, once the last of them was evaluated."""
+        from agentrl.learning import checkpoint
+
+        if (best := self.best()) is not None:
+            checkpoint.point_best(self.folder.checkpoints, best.step)
+            checkpoint.prune(self.folder.checkpoints, self.iteration, self.config.checkpoint.keep)
 
     def tell_alarms(self, metrics: Mapping[str, Any]) -> None:
         """Notes the alarms that an iteration raises, and writes all of them down where one was raised or cleared."""
@@ -308,6 +330,7 @@ class Trainer:
             "threads": build.threads(self.config),
             "chat_template": self.template,
             "alarms": self.watch.to_list(),
+            "best": None if (best := self.best()) is None else best.to_dict(),
         }
 
     def save(self) -> None:
@@ -322,6 +345,7 @@ class Trainer:
             "results": self.results,
             "seconds": self.seconds(),
         }
+        best = self.best()
         checkpoint.save(
             self.folder.checkpoints,
             self.iteration,
@@ -330,6 +354,7 @@ class Trainer:
             training=self.lessons.state_dict(),
             state=state,
             keep=self.config.checkpoint.keep,
+            best=None if best is None else best.step,
         )
 
     @contextmanager
