@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, RolloutRequest, Task, Trajectory
-from agentrl.watch import Best, Watch, best_of, episode_metrics
+from agentrl.watch import Best, Meter, Watch, account, best_of, episode_metrics
 
 MOST_LOST = 3
 
@@ -81,13 +81,13 @@ class Trainer:
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
         self.panels = panels(config, self.scenes, self.rollouts)
         self.results: dict[str, dict[str, Any]] = {}
-        self.phases: dict[str, float] = {}
         self.counts: dict[str, float] = {}
         self.faulted: list[Trajectory] = []
         self.lost = 0  # iterations in a row without an episode that could be scored
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0
         self.watch = Watch(config.alarms)
+        self.meter = Meter(config, self.models.model, (self.policy, self.learner, self.lessons.critic))
 
     # ── the run folder ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -172,23 +172,24 @@ class Trainer:
 
     def iterate(self) -> dict[str, Any]:
         """One iteration; returns its metrics."""
-        self.phases = {}
-        started = time.perf_counter()
-        with self.timed("rollout"):
+        self.meter.begin()
+        timed, started = self.meter.timed, time.perf_counter()
+        with timed("rollout"):
             trajectories, groups = self.collect()
         metrics = episode_metrics(trajectories)
-        with self.timed("credit"):
+        with timed("credit"):
             members = [member for group in groups for member in group.members]
             metrics["filtered_groups"] = 1 - len(groups) / max(1, len({t.group for t in trajectories}))
             lesson = self.lessons.credit(self.states, members) if members else None
-        with self.timed("training"):
+        with timed("training"):
             if lesson is not None:
                 metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
-            self.policy.version = self.learner.n_updates
             probe = {**metrics, **self.lessons.probe(trajectories)}
+        with timed("sync"):
+            self.policy.version = self.learner.n_updates  # they share the weights
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
-        with self.timed("storage"):
+        with timed("storage"):
             if remembered:
                 self.folder.add_states(self.iteration, remembered)
             self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *self.faulted])
@@ -198,9 +199,8 @@ class Trainer:
             "iteration": self.iteration,
             **metrics,
             **self.counts,
-            **{f"time/{name}": round(value, 4) for name, value in self.phases.items()},
-            "time/iteration": round(seconds, 4),
-            "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.phases["rollout"], 1e-9), 1),
+            **self.meter.measure(seconds, [*trajectories, *self.faulted]),
+            "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.meter.seconds["rollout"], 1e-9), 1),
         }
 
     def collect(self) -> tuple[list[Trajectory], list[Group]]:
@@ -208,7 +208,7 @@ class Trainer:
         rolled: list[Trajectory] = []
         kept: list[Group] = []
         requests = self.proposals.begin(self.states.get("sampler"))
-        generation = environment = 0.0
+        spent = dict.fromkeys(("generation", "environment", "environment_wall"), 0.0)
         retries, self.faulted = 0, []
         for attempt in range(self.config.algorithm.refill_rounds + 1):
             key = ("iteration", self.iteration) if attempt == 0 else ("iteration", self.iteration, "refill", attempt)
@@ -219,8 +219,8 @@ class Trainer:
                 for members in played
             ]
             retries += self.rollouts.stats.n_retries
-            generation += self.rollouts.stats.generation_s
-            environment += self.rollouts.stats.environment_s
+            for what in spent:
+                spent[what] += getattr(self.rollouts.stats, f"{what}_s")
             stages.score(self.methods, [member for group in groups for member in group.members])
             self.faulted += [member for group in groups for member in group.members if member.outcome.is_fault]
             groups = [Group(g.id, [m for m in g.members if not m.outcome.is_fault]) for g in groups]
@@ -231,7 +231,7 @@ class Trainer:
             if not requests or attempt == self.config.algorithm.refill_rounds:
                 break
             requests = self.proposals.fill(requests)
-        self.phases |= {"generation": generation, "environment": environment}
+        self.meter.seconds |= spent
         self.counts |= {"episode/faults": len(self.faulted), "rollout/retries": retries}
         self.lost = 0 if rolled else self.lost + 1
         if self.lost >= MOST_LOST:
@@ -330,6 +330,7 @@ class Trainer:
             "threads": build.threads(self.config),
             "chat_template": self.template,
             "alarms": self.watch.to_list(),
+            "time": account(self.watch.history),
             "best": None if (best := self.best()) is None else best.to_dict(),
         }
 
@@ -356,13 +357,6 @@ class Trainer:
             keep=self.config.checkpoint.keep,
             best=None if best is None else best.step,
         )
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Adds the seconds of a block to a phase of this iteration."""
-        started = time.perf_counter()
-        yield
-        self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
 
 
 def run_panel(

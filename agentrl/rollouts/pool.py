@@ -22,7 +22,7 @@ from agentrl.agents.base import Agent, Episode, Generate
 from agentrl.env import environment
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.policies.base import BatchPolicy, ChatModel, Policy
-from agentrl.rollouts.episode import Limits, run_episode
+from agentrl.rollouts.episode import Busy, Limits, run_episode
 from agentrl.rollouts.rounds import Rounds
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
 
@@ -63,12 +63,13 @@ def _close(env: gymnasium.Env[str, str], what: str) -> None:
 @dataclass(slots=True)
 class RolloutStats:
     """What the last ``run`` cost. ``environment_s`` sums over episodes, which share one core, or wait for
-    processes side by side; ``generation_s`` is known of
+    processes side by side; ``environment_wall_s`` is how long at least one environment was at work; ``generation_s`` is known of
     policies that answer in batches."""
 
     seconds: float = 0.0
     generation_s: float = 0.0
     environment_s: float = 0.0
+    environment_wall_s: float = 0.0
     n_sampled_tokens: int = 0
     n_retries: int = 0
 
@@ -156,12 +157,13 @@ class Rollouts:
         # Each player is live until no episode is left, so a round waits for the successor of an episode that has ended.
         n_players = min(self.max_live, len(jobs))
         rounds = Rounds(self.policy, n_players) if isinstance(self.policy, BatchPolicy) else None
+        busy = Busy()
         forget = getattr(self.policy, "forget", lambda episode: None)
 
         async def play() -> None:
             for place, member in queue:
                 played = earlier[place, member].turns if (place, member) in earlier else ()
-                trajectory = await self._episode(requests[place], place, member, key, rounds, on_turn, played)
+                trajectory = await self._episode(requests[place], place, member, key, rounds, on_turn, busy, played)
                 forget(trajectory.id)
                 done[place, member] = trajectory
                 if trajectory.outcome.is_fault:
@@ -180,6 +182,7 @@ class Rollouts:
             raise group.exceptions[0] from group.exceptions[0].__cause__
         if rounds is not None:
             self.stats.generation_s = rounds.seconds
+        self.stats.environment_wall_s = busy.seconds
         return [[done[place, member] for member in range(request.n)] for place, request in enumerate(requests)]
 
     async def _episode(
@@ -190,6 +193,7 @@ class Rollouts:
         key: tuple[int | str, ...],
         rounds: Rounds | None,
         on_turn: Callable[[], None] | None,
+        busy: Busy,
         played: Sequence[Turn],
     ) -> Trajectory:
         """``played``: the longest record of its tries; a fault in the middle of a replay loses none of it."""
@@ -230,6 +234,7 @@ class Rollouts:
                     limits=limits,
                     replay=played,
                     on_turn=on_turn,
+                    busy=busy,
                 )
                 broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
             finally:
