@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.agents.base import Agent, Decision, Episode, View
-from agentrl.env import awaited, checked_key, checked_reply, checked_start, hook
+from agentrl.env import awaited, checked_failure, checked_key, checked_reply, checked_start, hook
 from agentrl.errors import EnvError, EnvFault, EnvTimeout, PolicyFault
 from agentrl.types import Json, Outcome, Task, Trajectory, Turn
 
@@ -94,6 +94,7 @@ class _Player:
         self.busy = busy
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
+        self.failure = hook(episode.env, "failure")
         self.awaited = awaited(episode.env)
         self.started = time.perf_counter()
 
@@ -126,6 +127,8 @@ class _Player:
                 break
         trajectory.last_observation = observation
         trajectory.success = bool(info.get("success", False))
+        if not trajectory.success and not trajectory.outcome.is_fault:
+            trajectory.failure = await self._failure()
 
     # An environment of this process is called at once; only one of another process lets other episodes go on meanwhile.
 
@@ -148,6 +151,17 @@ class _Player:
             return checked_key(self.episode.env, key)
         except Exception as error:
             raise _env_fault("state_key", error) from error
+
+    async def _failure(self) -> str:
+        if self.failure is None:
+            return ""
+        away = self.awaited
+        try:
+            with self.busy:
+                found = self.failure() if away is None else await away.ask("failure")
+            return checked_failure(self.episode.env, found)
+        except Exception as error:
+            raise _env_fault("failure", error) from error
 
     def _turn(self, view: View, key: str | None, decision: Decision) -> Turn:
         """The turn as it is decided, before the environment's reply."""
