@@ -254,12 +254,14 @@ class ResourcesTable(Table):
 
 class RunTable(Table):
     """``name`` names the folder under ``runs/``: letters, digits and some signs, no path. ``time_limit_s`` ends the iterations
-    early, so that the last evaluation still fits into it, counted from the start of the process."""
+    early, so that the last evaluation still fits into it, counted from the start of the process. ``trackio`` names a project of
+    trackio on this machine that gets the metrics, too."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w .,+=@-]*$")] = "run"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     iterations: Annotated[int, Field(ge=0)] = 100
     time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    trackio: Annotated[str, Field(pattern=r"^\w[\w .-]*$")] | None = None
 
 
 class DemosTable(Table):
@@ -342,6 +344,7 @@ def config_difference(old: RunConfig, new: RunConfig) -> str:
     free = (
         "run.name",
         "run.time_limit_s",
+        "run.trackio",
         "evaluation.every",
         "checkpoint.",
         "alarms.",

@@ -25,7 +25,8 @@ from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
 from agentrl.types import Group, RolloutRequest, Task, Trajectory
-from agentrl.watch import Best, Meter, Watch, account, best_of, episode_metrics
+from agentrl.watch import Best, Meter, Tracker, Watch, account, best_of, episode_metrics
+from agentrl.watch.tracking import numbers
 
 MOST_LOST = 3
 
@@ -62,6 +63,7 @@ class Trainer:
         self.started = started
         self.seconds_before = 0.0  # of earlier processes of this run
         self.iteration = 0
+        self.tracker = Tracker(config.run.trackio)
         self.scenes = Scenes.of(config)
         self.tasks = self.scenes.tasks
         self.methods = build.methods(
@@ -136,14 +138,17 @@ class Trainer:
         self.folder.write_summary(self.summary("running"))
         try:
             with self.progress.run(self.folder.path, config, self.iteration, self.seconds()):
-                if self.template:
-                    self.progress.note(self.template)
+                resumed = "before" in self.results
+                told = self.tracker.begin(self.folder.path.name, config.model_dump(mode="json"), resumed=resumed)
+                for note in filter(None, (self.template, told)):
+                    self.progress.note(note)
                 if "before" not in self.results:
                     self.evaluate("before")
                     self.save()
                 while self.iteration < config.run.iterations and not self.out_of_time():
                     metrics = self.iterate()
                     self.folder.add_metrics(metrics)
+                    self.tracker.log(self.iteration, metrics)
                     self.progress.iteration(metrics)
                     self.tell_alarms(metrics)
                     self.iteration += 1
@@ -165,6 +170,7 @@ class Trainer:
         finally:
             for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
                 rollouts.close()
+            self.tracker.end()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         self.progress.finished(summary, self.folder.path)
@@ -298,6 +304,7 @@ class Trainer:
             found[panel] = {**result.to_dict(), "successes": successes}
             self.folder.add_trajectories(f"eval_{name}_{panel}", result.trajectories)
             self.progress.evaluated(f"{name}/{panel}", found[panel])
+            self.tracker.log(self.iteration, numbers(found[panel], f"eval/{panel}/"))
         self.evaluation_s = max(self.evaluation_s, time.perf_counter() - began)
         self.results[name] = found
         self.folder.write_summary(self.summary("running"))
