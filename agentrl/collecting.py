@@ -22,6 +22,7 @@ from agentrl.rollouts.pool import RolloutStats
 from agentrl.types import Group, RolloutRequest, Trajectory
 
 MOST_LOST = 3
+SPENT = ("generation", "environment", "environment_wall")
 
 
 @dataclass(slots=True)
@@ -33,7 +34,7 @@ class Collected:
     kept: list[Group] = field(default_factory=list)
     faulted: list[Trajectory] = field(default_factory=list)
     counts: dict[str, float] = field(default_factory=dict)
-    phases: dict[str, float] = field(default_factory=lambda: {"generation": 0.0, "environment": 0.0})
+    phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SPENT, 0.0))
 
 
 class Collector:
@@ -69,8 +70,8 @@ class Collector:
         for attempt in range(self.refill_rounds + 1):
             played, stats = self._play(iteration, attempt, requests)
             retries += stats.n_retries
-            found.phases["generation"] += stats.generation_s
-            found.phases["environment"] += stats.environment_s
+            for what in SPENT:
+                found.phases[what] += getattr(stats, f"{what}_s")
             requests = self._keep(found, played, states)
             found.counts["rollout/rounds"] = attempt + 1
             if not requests or attempt == self.refill_rounds:

@@ -112,6 +112,7 @@ class LineProgress(Progress):
         left = self.left(metrics)
         faults = metrics.get("episode/faults", 0)
         shown += f"  FAULTS {faults}" if faults else ""
+        shown += f"  {metrics['binds']}" if "binds" in metrics else ""
         self.say(f"{number + 1:4d}/{self.total}  {shown}  left {clock(left)}")
 
     def left(self, metrics: Mapping[str, Any]) -> float:
@@ -188,6 +189,7 @@ class LiveProgress(LineProgress):
                 table.add_row(f"{row['iteration'] + 1}/{self.total}", *cells)
             yield table
             line = sparkline([row["episode/success_rate"] for row in self.rows])
+            yield Text(f"what binds: {self.rows[-1].get('binds', 'not known')}", style="dim")
             yield Text(f"success {line}   elapsed {clock(elapsed)}   left about {clock(self.remaining)}", style="bold")
         if self.now or self.episodes:
             yield Text(f"{self.now or 'rolling out'}: {self.episodes} episodes done", style="dim")
@@ -258,6 +260,18 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) ->
         print_table(console, table)
     else:
         console.print(table.title, highlight=False, markup=False, emoji=False)
+    if found := summary.get("time"):
+        shown = f"what bound the iterations: {found['binds']}; to change: {found['setting']}"
+        console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if best := summary.get("best"):
+        shown = (
+            f"best checkpoint: step {best['step']}, success {rate(best)} by '{best['evaluation']}' (checkpoints/best)"
+        )
+        console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    standing = [alarm["name"] for alarm in summary.get("alarms", ()) if alarm["cleared"] is None]
+    if standing:
+        shown = f"alarms that stand at the end: {', '.join(standing)} (alarms.jsonl)"
+        console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print(f"everything is in {folder}", highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 

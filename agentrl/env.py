@@ -18,10 +18,10 @@
 
 Optional hooks, found through wrappers by ``hook(env, name)``: ``state_key()``, ``admissible_actions``, ``snapshot()`` and
 ``restore()``, ``oracle()``, ``tools``, ``export(task)`` (the task as files of another engine: relative path -> text, which
-``agentrl export`` writes). Keys of ``info`` that agentrl reads: ``success`` (bool), ``admissible_actions``
-(list of str), ``valid`` (False: the action was none; it counts as invalid), ``free_text`` (True in the first: an action is the
-model's whole reply); every text value is a field that a prompt template may name (``{inventory}``). ``agentrl check ENV``
-verifies it all.
+``agentrl export`` writes), ``failure()`` (asked at the end of an episode without success: why, one of ``FAILURES``, or
+None). Keys of ``info`` that agentrl reads: ``success`` (bool), ``admissible_actions`` (list of str), ``valid`` (False: the
+action was none; it counts as invalid), ``free_text`` (True in the first: an action is the model's whole reply); every text
+value is a field that a prompt template may name (``{inventory}``). ``agentrl check ENV`` verifies it all.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
 from agentrl.types import Task
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
+# Why an episode failed, as far as only the environment knows it: what the task needs was never come upon; it was, and then the
+# wrong thing was done.
+FAILURES = ("never_found", "wrong_action")
 
 
 class TextSpace(gymnasium.spaces.Space[str]):
@@ -238,6 +241,15 @@ def checked_key(env: gymnasium.Env[Any, Any], key: Any) -> str | None:
             f"{environment(env)}: state_key must return text or None; got {_kinds(key)}; run `agentrl check`"
         )
     return key
+
+
+def checked_failure(env: gymnasium.Env[Any, Any], failure: Any) -> str:
+    """What ``failure`` gave, "" for None. Raises EnvError where it is none of ``FAILURES``."""
+    if failure is None or failure in FAILURES:
+        return failure or ""
+    raise EnvError(
+        f"{environment(env)}: failure must return {', '.join(FAILURES)} or None; got {failure!r}; run `agentrl check`"
+    )
 
 
 def _kinds(value: Any) -> str:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, field_serializer, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_serializer,
+    field_validator,
+)
 
 from agentrl.errors import ConfigError
 
@@ -287,7 +295,42 @@ class CheckpointTable(Table):
     every: Positive = 10
     """Iterations between two checkpoints."""
     keep: Annotated[int, Field(ge=0)] = 2
-    """How many of the latest stay; 0: all."""
+    """How many of the latest stay; 0: all. With `evaluation.every` the best by success on the sampled panel stays, too, as
+    `checkpoints/best`."""
+
+
+def _threshold(value: float | bool) -> float | bool:
+    if value is True or (value <= 0 and value is not False):
+        raise ValueError("wanted a number above 0, or false to switch the alarm off")
+    return value
+
+
+Threshold = Annotated[float | bool, AfterValidator(_threshold)]
+
+
+class AlarmsTable(Table):
+    """From where on an iteration raises an alarm, each over the mean of the last `window` iterations; false: never."""
+
+    window: Positive = 5
+    """Iterations of the mean that is compared."""
+    entropy_collapse: Threshold = 0.1
+    """Below this share of the first iterations' entropy."""
+    entropy_explosion: Threshold = 3.0
+    """Above this many times the first iterations' entropy."""
+    valid_actions: Threshold = 0.5
+    """Below this share of valid actions."""
+    repeated_actions: Threshold = 0.3
+    """Above this share of turns that repeat the last one's action on an unchanged state."""
+    zero_variance: Threshold = 0.8
+    """Above this share of groups with equal rewards."""
+    length_growth: Threshold = 3.0
+    """Above this many times the first iterations' length of completions."""
+    length_limit: Threshold = 0.3
+    """Above this share of completions cut off at `max_tokens`."""
+    sampler_gap: Threshold = 0.05
+    """Above this mean difference of the sampler's and the learner's log-probs, a token."""
+    success_flat: Threshold = 20.0
+    """After this many iterations in a row without a success."""
 
 
 class ResourcesTable(Table):
@@ -312,6 +355,8 @@ class RunTable(Table):
     """How many iterations."""
     time_limit_s: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Ends the iterations early, so that the last evaluation still fits into it, counted from the start of the process."""
+    trackio: Annotated[str, Field(pattern=r"^\w[\w .-]*$")] | None = None
+    """A project of trackio on this machine that gets the metrics, too."""
     report: bool = True
     """Write report.html at the end; `agentrl view` writes it at any time."""
 
@@ -360,6 +405,7 @@ class RunConfig(Table):
     critic: CriticTable | None = None
     evaluation: EvaluationTable = EvaluationTable()
     checkpoint: CheckpointTable = CheckpointTable()
+    alarms: AlarmsTable = AlarmsTable()
     resources: ResourcesTable = ResourcesTable()
     run: RunTable = RunTable()
     demos: DemosTable = DemosTable()

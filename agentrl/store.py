@@ -5,11 +5,12 @@ runs/quickstart/
   config.toml            the resolved run file
   metrics.jsonl          one line an iteration
   summary.json           status and results
+  alarms.jsonl           one line an alarm that was raised (agentrl.watch), where there was any
   report.html, report/   what `agentrl view` shows, made of the others
   trajectories/          iteration_000012.jsonl.zst, eval_before.jsonl.zst …: one trajectory a line
   states/                iteration_000012.json.zst: what reward and credit methods that remember knew then, where there are any
   .lock                  held by the process that writes
-  checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest
+  checkpoints/step_12/   Hugging Face layout and the training state; ``latest`` points to the newest, ``best`` to the best
 """
 
 from __future__ import annotations
@@ -274,6 +275,12 @@ class RunFolder:
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         write_atomic(self.path / "summary.json", (json.dumps(summary, indent=2) + "\n").encode())
+
+    def write_alarms(self, alarms: Sequence[Mapping[str, Any]]) -> None:
+        """Writes all alarms anew, one line each; without any there is no file."""
+        path = self.path / "alarms.jsonl"
+        if alarms or path.exists():
+            write_atomic(path, "".join(json.dumps(alarm) + "\n" for alarm in alarms).encode())
 
     def add_states(self, iteration: int, states: Mapping[str, Any]) -> None:
         """Keeps what methods remembered in an iteration, which is JSON."""

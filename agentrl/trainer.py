@@ -8,13 +8,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from agentrl import build, stages
 from agentrl.agents import ChatAgent
@@ -27,8 +25,10 @@ from agentrl.lessons import Lessons
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder
-from agentrl.types import Outcome, RolloutRequest, Task, Trajectory
+from agentrl.types import RolloutRequest, Task, Trajectory
 from agentrl.viewer import report_or_reason
+from agentrl.watch import Best, Meter, Tracker, Watch, account, best_of, episode_metrics
+from agentrl.watch.tracking import numbers
 
 
 def train(
@@ -63,6 +63,7 @@ class Trainer:
         self.started = started
         self.seconds_before = 0.0  # of earlier processes of this run
         self.iteration = 0
+        self.tracker = Tracker(config.run.trackio)
         self.scenes = Scenes.of(config)
         self.tasks = self.scenes.tasks
         self.methods = build.methods(
@@ -83,9 +84,10 @@ class Trainer:
         self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)
         self.panels = panels(config, self.scenes, self.rollouts)
         self.results: dict[str, dict[str, Any]] = {}
-        self.phases: dict[str, float] = {}
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0
+        self.watch = Watch(config.alarms)
+        self.meter = Meter(config, self.models.model, (self.policy, self.learner, self.lessons.critic))
 
     # ── the run folder ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -121,6 +123,10 @@ class Trainer:
         self.results = state["results"]
         self.seconds_before = state["seconds"]
         self.folder = RunFolder.reopen(path, self.iteration)
+        self.watch = Watch(self.config.alarms, self.folder.metrics())
+        self.folder.write_alarms(self.watch.to_list())
+        if self.config.evaluation.every:
+            checkpoint.point_best(self.folder.checkpoints, None if (best := self.best()) is None else best.step)
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -130,15 +136,19 @@ class Trainer:
         self.folder.write_summary(self.summary("running"))
         try:
             with self.progress.run(self.folder.path, config, self.iteration, self.seconds()):
-                if self.template:
-                    self.progress.note(self.template)
+                resumed = "before" in self.results
+                told = self.tracker.begin(self.folder.path.name, config.model_dump(mode="json"), resumed=resumed)
+                for note in filter(None, (self.template, told)):
+                    self.progress.note(note)
                 if "before" not in self.results:
                     self.evaluate("before")
                     self.save()
                 while self.iteration < config.run.iterations and not self.out_of_time():
                     metrics = self.iterate()
                     self.folder.add_metrics(metrics)
+                    self.tracker.log(self.iteration, metrics)
                     self.progress.iteration(metrics)
+                    self.tell_alarms(metrics)
                     self.iteration += 1
                     self.after_iteration()
                 if self.iteration < config.run.iterations:
@@ -148,6 +158,7 @@ class Trainer:
                     )
                 self.save()
                 self.evaluate("after")
+                self.keep_best()
                 self.compare()
         except BaseException as error:
             status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -159,6 +170,7 @@ class Trainer:
             for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
                 rollouts.close()
             self.policy.close()
+            self.tracker.end()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         if config.run.report and (problem := report_or_reason(self.folder.path)):
@@ -168,31 +180,31 @@ class Trainer:
 
     def iterate(self) -> dict[str, Any]:
         """One iteration; returns its metrics."""
-        self.phases = {}
-        started = time.perf_counter()
-        with self.timed("rollout"):
+        self.meter.begin()
+        timed, started = self.meter.timed, time.perf_counter()
+        with timed("rollout"):
             found = self.collector.collect(self.iteration, self.states, self.policy.version)
-        with self.timed("sync"):
+        with timed("sync"):
             if not self.config.rollout.staleness:  # else episodes go on
                 self.policy.sleep()
         trajectories, groups = found.rolled, found.kept
-        self.phases |= found.phases
-        metrics = _episode_metrics(trajectories)
-        with self.timed("credit"):
+        self.meter.seconds |= found.phases
+        metrics = episode_metrics(trajectories)
+        with timed("credit"):
             members = [member for group in groups for member in group.members]
             metrics["filtered_groups"] = 1 - len(groups) / max(1, len({t.group for t in trajectories}))
             lesson = self.lessons.credit(self.states, members) if members else None
-        with self.timed("training"):
+        with timed("training"):
             if lesson is not None:
                 metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
             probe = {**metrics, **self.lessons.probe(trajectories)}
-        with self.timed("sync"):
+        with timed("sync"):
             n_bytes = self.policy.update(self.models.model, self.learner.n_updates)
         if n_bytes:
             metrics["sync/bytes"] = n_bytes
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
-        with self.timed("storage"):
+        with timed("storage"):
             if remembered:
                 self.folder.add_states(self.iteration, remembered)
             self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *found.faulted])
@@ -202,19 +214,45 @@ class Trainer:
             "iteration": self.iteration,
             **metrics,
             **found.counts,
-            **{f"time/{name}": round(value, 4) for name, value in self.phases.items()},
-            "time/iteration": round(seconds, 4),
-            "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.phases["rollout"], 1e-9), 1),
+            **self.meter.measure(seconds, [*trajectories, *found.faulted]),
+            "perf/tokens_per_second": round(metrics["n_sampled_tokens"] / max(self.meter.seconds["rollout"], 1e-9), 1),
         }
 
     def after_iteration(self) -> None:
         """What is due every so many iterations."""
         config = self.config
-        every, last = config.evaluation.every, config.run.iterations
-        if every and self.iteration % every == 0 and self.iteration < last:
+        every, due = config.evaluation.every, self.iteration % config.checkpoint.every == 0
+        if self.iteration >= config.run.iterations:
+            return
+        if every and self.iteration % every == 0:
             self.evaluate(f"iteration_{self.iteration}", only=("sampled",))
-        if self.iteration % config.checkpoint.every == 0 and self.iteration < last:
+            due = due or ((best := self.best()) is not None and best.step == self.iteration)
+        if due:
             self.save()
+
+    def best(self) -> Best | None:
+        """The best checkpoint, the present weights among them; None where the run plays no panel on the way."""
+        from agentrl.learning import checkpoint
+
+        if not self.config.evaluation.every:
+            return None
+        return best_of(self.results, self.iteration, {*checkpoint.steps(self.folder.checkpoints), self.iteration})
+
+    def keep_best(self) -> None:
+        """Points ``best`` to the best checkpoint, once the last of them was evaluated."""
+        from agentrl.learning import checkpoint
+
+        if (best := self.best()) is not None:
+            checkpoint.point_best(self.folder.checkpoints, best.step)
+            checkpoint.prune(self.folder.checkpoints, self.iteration, self.config.checkpoint.keep)
+
+    def tell_alarms(self, metrics: Mapping[str, Any]) -> None:
+        """Notes the alarms that an iteration raises, and writes all of them down where one was raised or cleared."""
+        before = self.watch.to_list()
+        for alarm in self.watch.see(metrics):
+            self.progress.note(alarm.text)
+        if (alarms := self.watch.to_list()) != before:
+            self.folder.write_alarms(alarms)
 
     def seconds(self) -> float:
         """Since the run's first process began, without the pauses between processes."""
@@ -240,6 +278,7 @@ class Trainer:
             found[panel] = {**result.to_dict(), "successes": successes}
             self.folder.add_trajectories(f"eval_{name}_{panel}", result.trajectories)
             self.progress.evaluated(f"{name}/{panel}", found[panel])
+            self.tracker.log(self.iteration, numbers(found[panel], f"eval/{panel}/"))
         self.evaluation_s = max(self.evaluation_s, time.perf_counter() - began)
         self.results[name] = found
         self.folder.write_summary(self.summary("running"))
@@ -271,6 +310,9 @@ class Trainer:
             "n_trained_parameters": sum(parameter.numel() for parameter in self.learner.masters.parameters),
             "threads": build.threads(self.config),
             "chat_template": self.template,
+            "alarms": self.watch.to_list(),
+            "time": account(self.watch.history),
+            "best": None if (best := self.best()) is None else best.to_dict(),
         }
 
     def save(self) -> None:
@@ -285,6 +327,7 @@ class Trainer:
             "results": self.results,
             "seconds": self.seconds(),
         }
+        best = self.best()
         checkpoint.save(
             self.folder.checkpoints,
             self.iteration,
@@ -293,14 +336,8 @@ class Trainer:
             training=self.lessons.state_dict(),
             state=state,
             keep=self.config.checkpoint.keep,
+            best=None if best is None else best.step,
         )
-
-    @contextmanager
-    def timed(self, phase: str) -> Iterator[None]:
-        """Adds the seconds of a block to a phase of this iteration."""
-        started = time.perf_counter()
-        yield
-        self.phases[phase] = self.phases.get(phase, 0.0) + time.perf_counter() - started
 
 
 def run_panel(
@@ -367,26 +404,3 @@ def _changed(rollouts: Rollouts, temperature: float, max_turns: int | None) -> R
         limits=bounded(rollouts.limits),
         seats={name: replace(seat, limits=bounded(seat.limits)) for name, seat in rollouts.seats.items()},
     )
-
-
-def _episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Names as TRL's, verl's and verl-agent's users know them. Over all trajectories that were scored, filtered or not."""
-    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    lengths = [len(call.completion_ids) for turn in turns for call in turn.calls]
-    n = max(1, len(trajectories))
-    by_env = {
-        name: [t.success for t in trajectories if t.task.env == name] for name in {t.task.env for t in trajectories}
-    }
-    return {
-        **{f"episode/success_rate/{name}": float(np.mean(won)) for name, won in sorted(by_env.items()) if name},
-        "episode/success_rate": sum(t.success for t in trajectories) / n,
-        "reward/mean": sum(t.reward for t in trajectories) / n,
-        "reward/std": float(np.std([t.reward for t in trajectories])) if trajectories else 0.0,
-        "episode/turns": len(turns) / n,
-        "episode/valid_action_ratio": sum(turn.valid for turn in turns) / max(1, len(turns)),
-        "episode/max_turns_ratio": sum(t.outcome is Outcome.MAX_TURNS for t in trajectories) / n,
-        "completions/mean_length": float(np.mean(lengths)) if lengths else 0.0,
-        "n_trajectories": len(trajectories),
-        "n_turns": len(turns),
-        "n_sampled_tokens": int(sum(lengths)),
-    }

@@ -202,6 +202,7 @@ class Trajectory:
     success: bool = False
     outcome: Outcome = Outcome.TERMINATED
     error: str = ""
+    failure: str = ""  # why it failed, as the environment says (one of ``agentrl.env.FAILURES``; "": it does not)
 
     @property
     def n_turns(self) -> int:

@@ -70,6 +70,9 @@ class Hall(Bare):
     def restore(self, snapshot: Any) -> None:
         self.task, self.place, self.won = snapshot
 
+    def failure(self) -> Any:
+        return "never_found" if self.place < self.task.options["length"] else None
+
     def oracle(self) -> list[str]:
         return ["right"] * (self.task.options["length"] - self.place) + ["open"]
 
@@ -100,7 +103,7 @@ def test_household_passes() -> None:
 def test_missing_hooks_are_skipped_and_say_what_they_would_gain() -> None:
     checks = {check.name: check for check in check_env(Bare)}
     assert not failed(checks.values())
-    for name in ("admissible", "state_key", "snapshot", "oracle"):
+    for name in ("admissible", "state_key", "snapshot", "oracle", "failure"):
         assert checks[name].status == "skip" and "would" in checks[name].detail
     assert checks["snapshot_pickle"].detail == "not run: 'snapshot_elsewhere' was skipped"
     assert checks["ending"].status == "warn"  # random words open no door
@@ -523,6 +526,14 @@ class SnapshotIsCode(Hall):
 
     def restore(self, snapshot: Any) -> None:
         super().restore(snapshot())
+
+
+@breaks("failure")
+class OwnWords(Hall):
+    """Names a failure in words of its own."""
+
+    def failure(self) -> Any:
+        return "it got lost"
 
 
 @breaks("oracle")

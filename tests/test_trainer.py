@@ -322,7 +322,7 @@ def test_evaluation_every_and_checkpoint_keep(tmp_path: Path) -> None:
     assert list(summary(made)["eval"]) == ["before", "iteration_2", "iteration_4", "after", "difference"]
     assert "greedy" not in summary(made)["eval"]["iteration_2"]
     names = sorted(path.name for path in (made / "checkpoints").iterdir())
-    assert names == ["latest", "step_0", "step_2", "step_4", "step_5"]
+    assert names == ["best", "latest", "step_0", "step_2", "step_4", "step_5"]
 
 
 def test_a_run_without_iterations_or_evaluation_is_a_run(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def without_clocks(value: Any) -> Any:
         return {
             key: without_clocks(item)
             for key, item in value.items()
-            if key != "seconds" and not key.startswith(("time/", "perf/"))
+            if key not in ("seconds", "time", "binds") and not key.startswith(("time/", "perf/", "bound/"))
         }
     return [without_clocks(item) for item in value] if isinstance(value, list) else value
 

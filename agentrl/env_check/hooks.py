@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 
-from agentrl.env import hook
+from agentrl.env import FAILURES, hook
 from agentrl.env_check.probe import (
     SEEN,
     SHORT_WALK,
@@ -33,7 +33,10 @@ from agentrl.env_check.probe import (
     reset,
 )
 
-METHODS, PROPERTIES = ("state_key", "snapshot", "restore", "oracle", "export"), ("admissible_actions", "tools")
+METHODS, PROPERTIES = (
+    ("state_key", "snapshot", "restore", "oracle", "export", "failure"),
+    ("admissible_actions", "tools"),
+)
 
 
 @needs("resets")
@@ -56,12 +59,12 @@ def check_hooks(probe: Probe) -> str:
 
 @needs("determinism", "hooks")
 def check_hooks_pure(probe: Probe) -> str:
-    """Asking a hook (state_key, admissible_actions, snapshot, oracle) changes nothing."""
+    """Asking a hook (state_key, admissible_actions, snapshot, oracle, failure) changes nothing."""
     asked, left = probe.fresh(), probe.fresh()
     for number, start in enumerate(probe.starts):
         walk, choose = [reset(asked, start)], probe.roam(number)
         while len(walk) <= SHORT_WALK and not walk[-1].ended:
-            for name in ("snapshot", "oracle", "state_key"):
+            for name in ("snapshot", "oracle", "failure", "state_key"):
                 ask(asked, name)
             walk += go_on(asked, walk[-1], choose, 1)[1:]
         text, info = start.reset(left)
@@ -129,6 +132,26 @@ def check_state_key(probe: Probe) -> str:
                     raise Verdict("warn", "replies depend on the seed, so keys were compared by their actions only")
                 require(not found, f"{where}, {found}")
     return f"{len(visits)} decisions at {len(set(visits))} states"
+
+
+@needs("hooks_pure")
+def check_failure(probe: Probe) -> str:
+    """failure() says of an episode without success what went wrong, in the fixed words, or None; at any time."""
+    env, said = probe.fresh(), []
+    if hook(env, "failure") is None:
+        raise Verdict("skip", "no failure(): it would say in evaluations whether what a task needs was never found")
+    for number, start in enumerate(probe.starts):
+        walk, choose = [reset(env, start)], at_random(number)
+        while len(walk) <= SHORT_WALK and not walk[-1].info.get("success"):
+            found = ask(env, "failure")
+            require(
+                found in (None, *FAILURES), f"{start}, {walk[-1].where}: wanted {FAILURES} or None; got {brief(found)}"
+            )
+            said.append(found)
+            if walk[-1].ended:
+                break
+            walk += go_on(env, walk[-1], choose, 1)[1:]
+    return ", ".join(f"{said.count(word)} times {word}" for word in (*FAILURES, None))
 
 
 def _restored(probe: Probe, target: Callable[[Env], Env], carry: Callable[[Any], Any]) -> str:

@@ -3,6 +3,7 @@
     checkpoints/step_12/   config.json  model.safetensors  tokenizer…   what anybody can load
                            training.pt  state.json                      what a resume needs besides
     checkpoints/latest  →  step_12
+    checkpoints/best    →  step_8                                       where a run keeps it; it is never removed
 
 With LoRA a checkpoint holds the adapter in peft's layout (adapter_config.json, which names the model below it, and
 adapter_model.safetensors) in place of the first two; ``export`` writes whole weights.
@@ -36,6 +37,8 @@ __all__ = [
     "load_state",
     "load_tokenizer",
     "load_weights",
+    "point_best",
+    "prune",
     "save",
     "steps",
     "write_model",
@@ -53,9 +56,10 @@ def save(
     training: dict[str, Any] | None = None,
     state: dict[str, Any] | None = None,
     keep: int = 0,
+    best: int | None = None,
 ) -> Path:
-    """Writes ``step_N`` and points ``latest`` to it; removes all but it and the ``keep - 1`` newest others (0:
-    removes none). Raises AgentRLError, with nothing left behind, where it cannot be written."""
+    """Writes ``step_N`` and points ``latest`` to it, and ``best`` to the step that is given (None: leaves it); removes what
+    ``prune`` does. Raises AgentRLError, with nothing left behind, where it cannot be written."""
     checkpoints.mkdir(parents=True, exist_ok=True)
     target, temporary = checkpoints / f"step_{step}", checkpoints / f".step_{step}.{os.getpid()}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -75,10 +79,28 @@ def save(
     _flush(checkpoints)
     _point(checkpoints / "latest", target.name)
     shutil.rmtree(aside, ignore_errors=True)
+    if best is not None:
+        point_best(checkpoints, best)
+    prune(checkpoints, step, keep)
+    return target
+
+
+def point_best(checkpoints: Path, step: int | None) -> None:
+    """Points ``best`` to a step; None: there is none."""
+    if step is not None:
+        _point(checkpoints / "best", f"step_{step}")
+    else:
+        (checkpoints / "best").unlink(missing_ok=True)
+
+
+def prune(checkpoints: Path, step: int, keep: int) -> None:
+    """Removes all but ``step``, the ``keep - 1`` newest others (0: removes none) and what ``best`` points to."""
+    link = checkpoints / "best"
+    best = os.readlink(link) if link.is_symlink() else ""
     others = [number for number in steps(checkpoints) if number != step]
     for old in others[: max(0, len(others) - keep + 1)] if keep else ():
-        shutil.rmtree(checkpoints / f"step_{old}")
-    return target
+        if best != f"step_{old}":
+            shutil.rmtree(checkpoints / f"step_{old}")
 
 
 def _write(

@@ -30,6 +30,7 @@ from agentrl.learning.checkpointing import LayerCheckpoints
 from agentrl.learning.optimizer import Masters, OptimizerSettings
 from agentrl.learning.samples import micro_batches, pad_right
 from agentrl.types import Trajectory
+from agentrl.work import Work
 
 
 @dataclass(slots=True)
@@ -128,6 +129,7 @@ class Critic:
         self.model, self.optimizer = self.accelerator.prepare(model, self.settings.optimizer(self.masters.parameters))
         self.model.eval()
         self.n_updates = 0
+        self.work = {"scoring": Work(), "training": Work()}
         del self.policy  # it moves on; the critic began from what it was
 
     def read(self, trajectories: Sequence[Trajectory]) -> Prompts:
@@ -192,6 +194,8 @@ class Critic:
         ids = torch.from_numpy(pad_right(prompts.histories[index] for index in batch)).to(device)
         rows = np.repeat(np.arange(len(batch)), np.diff(prompts.start)[list(batch)])
         position = torch.from_numpy(prompts.position[places]).to(device)
+        done = self.work["training" if torch.is_grad_enabled() else "scoring"]
+        done.add(((len(prompts.histories[index]), 0) for index in batch), 0)  # a head of one output costs nothing
         return self.model(ids, torch.from_numpy(rows).to(device), position)
 
     def _inputs(

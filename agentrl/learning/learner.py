@@ -36,6 +36,7 @@ from agentrl.learning.logprobs import Head, LogProbs
 from agentrl.learning.lora import Reference, causal_lm
 from agentrl.learning.optimizer import Masters, OptimizerSettings
 from agentrl.learning.samples import Sample, micro_batches, pad_right
+from agentrl.work import Work
 
 
 @dataclass(slots=True)
@@ -148,6 +149,7 @@ class Learner:
         optimizer = self.settings.optimizer(self.masters.parameters)
         self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
         self.n_updates = 0
+        self.work = {"scoring": Work(), "training": Work()}  # without a gradient, and with one
 
     @property
     def device(self) -> torch.device:
@@ -290,6 +292,8 @@ class Learner:
         rows = torch.from_numpy(place).to(self.device)
         inner = causal_lm(self.accelerator.unwrap_model(model))
         hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        done = self.work["training" if torch.is_grad_enabled() else "scoring"]
+        done.add(((samples[index].length, 0) for index in batch), len(tokens))
         temperature = torch.from_numpy(data.temperature[tokens]).to(self.device)
         return self.log_probs(inner, hidden[rows, position - 1], ids[rows, position], temperature)
 

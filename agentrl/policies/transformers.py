@@ -24,6 +24,7 @@ from agentrl.policies.base import Request
 from agentrl.policies.prefix_cache import Past, PrefixStore, joined, plain_layers, stacked
 from agentrl.registry import register
 from agentrl.types import Completion, Sampling
+from agentrl.work import Work
 
 
 @dataclass(slots=True)
@@ -83,6 +84,7 @@ class TransformersPolicy:
         self.n_prompt_tokens = 0  # of all requests so far
         self.n_read_tokens = 0  # of those, what went through the model
         self._version_read = 0
+        self.work = {"reading": Work(), "decoding": Work()}  # of all requests so far
         self._lock = threading.Lock()  # one batch, or one update, at a time
         self._ended: deque[str] = deque()  # episodes
 
@@ -168,6 +170,8 @@ class TransformersPolicy:
                 batch.select(keep)
                 live = [live[row] for row in keep]
             self._feed(batch, [tokens[row] for row in keep])
+            cached = sum(len(requests[index].prompt_ids) for index in live) + number * len(live)
+            self.work["decoding"].add_step(len(live), cached)
         return done
 
     def _read(self, requests: Sequence[Request], room: int) -> _Batch:
@@ -198,6 +202,9 @@ class TransformersPolicy:
         batch = _Batch(cache, mask, (mask.cumsum(1) - 1).clamp(min=0)[:, -max(n_new) :])
         self._forward(batch, inputs)
         self.n_read_tokens += sum(n_new)
+        self.work["reading"].add(
+            ((count, past.length if past else 0) for count, past in zip(n_new, pasts, strict=True)), len(prompts)
+        )
         return batch
 
     def _feed(self, batch: _Batch, tokens: Sequence[int]) -> None:

@@ -9,9 +9,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentrl.agents.base import Agent, Decision, Episode, View
-from agentrl.env import awaited, checked_key, checked_reply, checked_start, hook
+from agentrl.env import awaited, checked_failure, checked_key, checked_reply, checked_start, hook
 from agentrl.errors import EnvError, EnvFault, EnvTimeout, PolicyFault
 from agentrl.types import Json, Outcome, Task, Trajectory, Turn
+
+
+class Busy:
+    """Seconds in which at least one of the blocks that are entered through it is under way."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._inside = 0
+        self._since = 0.0
+
+    def __enter__(self) -> None:
+        if not self._inside:
+            self._since = time.perf_counter()
+        self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._inside -= 1
+        if not self._inside:
+            self.seconds += time.perf_counter() - self._since
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +54,7 @@ async def run_episode(
     limits: Limits,
     replay: Sequence[Turn] = (),
     on_turn: Callable[[], None] | None = None,
+    busy: Busy | None = None,
 ) -> Trajectory:
     """Plays one episode to its end and returns its record.
 
@@ -42,10 +62,10 @@ async def run_episode(
     Faults of environment or policy are outcomes here (``env_fault``, ``env_timeout``, ``policy_fault``), not exceptions; the
     turns until then, also the one that the environment failed to answer, are kept for the next try: what was sampled is never
     sampled anew, so a fault cannot select among actions. What the user configured wrongly is raised.
-    ``on_turn`` is called after each turn.
+    ``on_turn`` is called after each turn; ``busy`` measures the environment's part.
     """
     trajectory = Trajectory(id=episode.id, env=env_id, task=episode.task, group=group, seed=seed)
-    player = _Player(agent, episode, trajectory, limits, on_turn)
+    player = _Player(agent, episode, trajectory, limits, on_turn, busy or Busy())
     try:
         await player.play(seed, replay)
     except EnvTimeout as fault:
@@ -65,13 +85,16 @@ class _Player:
         trajectory: Trajectory,
         limits: Limits,
         on_turn: Callable[[], None] | None,
+        busy: Busy,
     ) -> None:
         self.episode = episode
         self.trajectory = trajectory
         self.limits = limits
         self.on_turn = on_turn
+        self.busy = busy
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
+        self.failure = hook(episode.env, "failure")
         self.awaited = awaited(episode.env)
         self.started = time.perf_counter()
 
@@ -104,6 +127,8 @@ class _Player:
                 break
         trajectory.last_observation = observation
         trajectory.success = bool(info.get("success", False))
+        if not trajectory.success and not trajectory.outcome.is_fault:
+            trajectory.failure = await self._failure()
 
     # An environment of this process is called at once; only one of another process lets other episodes go on meanwhile.
 
@@ -111,7 +136,8 @@ class _Player:
         env, away = self.episode.env, self.awaited
         asked: dict[str, Any] = {"seed": seed, "options": {"task": self.episode.task}}
         try:
-            return checked_start(env, env.reset(**asked) if away is None else await away.ask("reset", **asked))
+            with self.busy:
+                return checked_start(env, env.reset(**asked) if away is None else await away.ask("reset", **asked))
         except Exception as error:
             raise _env_fault("reset", error) from error
 
@@ -120,10 +146,22 @@ class _Player:
             return None
         away = self.awaited
         try:
-            key = self.state_key() if away is None else await away.ask("state_key")
+            with self.busy:
+                key = self.state_key() if away is None else await away.ask("state_key")
             return checked_key(self.episode.env, key)
         except Exception as error:
             raise _env_fault("state_key", error) from error
+
+    async def _failure(self) -> str:
+        if self.failure is None:
+            return ""
+        away = self.awaited
+        try:
+            with self.busy:
+                found = self.failure() if away is None else await away.ask("failure")
+            return checked_failure(self.episode.env, found)
+        except Exception as error:
+            raise _env_fault("failure", error) from error
 
     def _turn(self, view: View, key: str | None, decision: Decision) -> Turn:
         """The turn as it is decided, before the environment's reply."""
@@ -139,7 +177,8 @@ class _Player:
     async def _step(self, turn: Turn) -> tuple[str, dict[str, Any], Outcome | None]:
         started, env, away = time.perf_counter(), self.episode.env, self.awaited
         try:
-            reply = env.step(turn.action) if away is None else await away.ask("step", turn.action)
+            with self.busy:
+                reply = env.step(turn.action) if away is None else await away.ask("step", turn.action)
             observation, reward, terminated, truncated, info = reply
             checked_reply(env, observation, info)
             turn.reward = float(reward)

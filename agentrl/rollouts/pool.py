@@ -24,7 +24,7 @@ from agentrl.env import environment
 from agentrl.errors import AgentRLError, ConfigError
 from agentrl.policies.base import BatchPolicy, ChatModel, Policy
 from agentrl.rollouts.batching import FreeBatches, Rounds
-from agentrl.rollouts.episode import Limits, run_episode
+from agentrl.rollouts.episode import Busy, Limits, run_episode
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
 
 EnvFactory = Callable[[], gymnasium.Env[str, str]]
@@ -67,12 +67,13 @@ def _close(env: gymnasium.Env[str, str], what: str) -> None:
 @dataclass(slots=True)
 class RolloutStats:
     """What the last ``run`` cost. ``environment_s`` sums over episodes, which share one core, or wait for
-    processes side by side; ``generation_s`` is known of
+    processes side by side; ``environment_wall_s`` is how long at least one environment was at work; ``generation_s`` is known of
     policies that answer in batches."""
 
     seconds: float = 0.0
     generation_s: float = 0.0
     environment_s: float = 0.0
+    environment_wall_s: float = 0.0
     n_sampled_tokens: int = 0
     n_retries: int = 0
 
@@ -108,6 +109,7 @@ class Work:
         self.key = key
         self.on_done = on_done
         self.stats = RolloutStats()
+        self.busy = Busy()
         places = [(place, member) for place, request in enumerate(requests) for member in range(request.n)]
         ids = {(at, n): f"{group_id(key, requests[at], at)}/member={n}" for at, n in places} if known else {}
         self.earlier = {at: known[name] for at, name in ids.items() if known and name in known}
@@ -131,6 +133,7 @@ class Work:
         """What it cost, all episodes having ended."""
         turns = [turn for trajectory in self.done.values() for turn in trajectory.turns]
         self.stats.seconds = seconds
+        self.stats.environment_wall_s = self.busy.seconds
         self.stats.environment_s = sum(turn.seconds.get("environment", 0.0) for turn in turns)
         self.stats.n_sampled_tokens = sum(len(call.completion_ids) for turn in turns for call in turn.calls)
         return self.stats
@@ -274,6 +277,7 @@ class Rollouts:
                     limits=limits,
                     replay=played,
                     on_turn=on_turn,
+                    busy=work.busy,
                 )
                 broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
             finally:

@@ -178,6 +178,13 @@ class Dialogue(ToolEnv):
             found.append(NOTHING_TO_SAY)
         return found
 
+    def failure(self) -> str | None:
+        """After a wrong user turn "never_found" where a tool that was needed until then was never called, else "wrong_action"."""
+        if self.task is None or not self._wrong:
+            return None
+        needed = {call.name for turn in range(self._turn) for call in self.right_calls(self.task, turn)}
+        return "never_found" if needed - {called.call.name for called in self.called} else "wrong_action"
+
     def _missing(self, turn: int, done: Sequence[ToolCall]) -> list[ToolCall]:
         assert self.task is not None
         left = list(self.right_calls(self.task, turn))

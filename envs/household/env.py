@@ -227,6 +227,12 @@ class HouseholdEnv(TextEnv):
         source = task.options.get("game")
         return export.files(task, self._game_of(task).house, [] if source is None else game_files.human_goals(source))
 
+    def failure(self) -> str | None:
+        """What went wrong until here (``failure.failure``); None where another engine plays."""
+        from agentrl.envs.household.failure import failure
+
+        return failure(self._game) if isinstance(self._game, World) else None
+
     def oracle(self) -> list[str]:
         """Commands that reach the goal from here, by one who knows where everything is."""
         from agentrl.envs.household import oracle

@@ -220,6 +220,15 @@ class SearchEnv(TextEnv, AwaitedEnv):
                 queries.append(f"<search> {query} </search>")
         return [*queries, f"<answer> {self.answers[0]} </answer>"]
 
+    def failure(self) -> str | None:
+        """Where a passage that the answer needs was not seen (of real questions that name none: none that holds an answer)
+        "never_found"; where all were and the answer was wrong "wrong_action"."""
+        assert self.task is not None, "reset comes first"
+        hops = [hop.title for hop in self._puzzle.question.hops] if self._puzzle else files.titles(self.task)
+        if set(hops) - {hit.title for hit in self._seen.values()} if hops else not self._was_found():
+            return "never_found"
+        return "wrong_action" if self._over else None
+
     def expert(self, noise: float = 0.0, seed: int = 0) -> Expert:
         """A player that reads only what an agent reads; ``act(observation, admissible, goal)``. Raises ConfigError for real
         questions, which it cannot read."""
