@@ -87,12 +87,15 @@ class VllmPolicy:
         self.sleeps = sleep
         self.in_flight = 0  # requests that the engine holds
         used = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-        size = _head_size(model, used)
+        shape = (model.get_base_model() if has_adapter(model) else model).config.get_text_config()
+        size = _head_size(head_size(shape), used)
+        context = context or getattr(shape, "max_position_embeddings", 4096)
         padded = size is not None
         alone = has_adapter(model) and lora == "adapter" and not padded
-        room = min(kv_cache_bytes, _most_cached(model, batch_size, context, size))
+        first = next(model.parameters())
+        room = min(kv_cache_bytes, _most_cached(shape, batch_size, context, size) * first.element_size())
         self.settings = EngineSettings(
-            device=used, dtype=str(next(model.parameters()).dtype).removeprefix("torch."), context=context, batch_size=batch_size,
+            device=used, dtype=str(first.dtype).removeprefix("torch."), context=context, batch_size=batch_size,
             cache_bytes=room, prefix_caching=prefix_caching, threads=threads, tensor_parallel=tensor_parallel,
             eager=eager, lora_rank=_rank(model) if alone else 0, sleeps=sleep, seed=root_seed % 2**31, extra=extra or {},
         )  # fmt: skip
@@ -325,13 +328,10 @@ def _number(path: Path) -> int:
     return int(path.name.split("-")[0])
 
 
-def _most_cached(model: Any, batch_size: int, context: int | None, size: int | None) -> int:
-    """Bytes of the keys and values of twice as many sequences as a step has, all of them as long as may be."""
-    config = (model.get_base_model() if has_adapter(model) else model).config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = 2 * config.num_hidden_layers * heads * (size or head_size(config))
-    length = context or getattr(config, "max_position_embeddings", 2**20)
-    return 2 * batch_size * length * width * next(model.parameters()).element_size()
+def _most_cached(shape: Any, batch_size: int, context: int, size: int | None) -> int:
+    """Numbers in the keys and values of twice as many sequences as a step has, all of them as long as may be."""
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    return 2 * batch_size * context * 2 * shape.num_hidden_layers * heads * (size or head_size(shape))
 
 
 def _rank(model: Any) -> int:
@@ -343,9 +343,8 @@ def _rank(model: Any) -> int:
     return rank
 
 
-def _head_size(model: Any, device: str) -> int | None:
+def _head_size(own: int, device: str) -> int | None:
     """The size to which heads must be filled up, None where they are as the engine takes them."""
-    own = head_size((model.get_base_model() if has_adapter(model) else model).config.get_text_config())
     if device != "cpu":
         return None
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
