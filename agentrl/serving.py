@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,14 +69,12 @@ def _loaded(path: str) -> tuple[Any, Renderer]:
 
 def _dtype(path: str) -> str:
     """The weights' own type where it is one of those that models are run in, else float32."""
-    from transformers import AutoConfig
-
-    if (Path(path) / "adapter_config.json").is_file():
-        return "float32"
+    file = Path(path) / "config.json"
     try:
-        found = str(AutoConfig.from_pretrained(path, local_files_only=True).dtype).removeprefix("torch.")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"the model at {path} cannot be read: {error}") from error
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    found = settings.get("dtype") or settings.get("torch_dtype")
     return found if found in ("float32", "bfloat16", "float16") else "float32"
 
 

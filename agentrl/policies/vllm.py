@@ -24,11 +24,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -89,7 +88,7 @@ class VllmPolicy:
         used = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
         shape = (model.get_base_model() if has_adapter(model) else model).config.get_text_config()
         size = _head_size(head_size(shape), used)
-        context = context or getattr(shape, "max_position_embeddings", 4096)
+        context = context or int(getattr(shape, "max_position_embeddings", 4096))
         padded = size is not None
         alone = has_adapter(model) and lora == "adapter" and not padded
         first = next(model.parameters())
@@ -190,14 +189,15 @@ class VllmPolicy:
         if output.finish_reason not in ("stop", "length"):
             raise PolicyFault(f"vLLM ended {request_id} before its time: {output.finish_reason}")
         finish: Finish = "stop" if output.finish_reason == "stop" else "length"
-        ids, chosen = list(output.token_ids), output.logprobs
-        if chosen is None or list(chosen.token_ids) != ids:  # type: ignore[union-attr]
+        chosen: Any = output.logprobs  # flat: one entry a token
+        ids = list(output.token_ids)
+        if chosen is None or list(chosen.token_ids) != ids:
             raise PolicyFault(f"vLLM gave log-probs of other tokens than it sampled for {request_id}")
         versions = [int(span.version) for span in output.weight_versions or () for _ in range(span.start, span.end)]
         mixed = len(set(versions)) > 1
         return Completion(
             ids=ids,
-            logprobs=list(chosen.logprobs),  # type: ignore[union-attr]
+            logprobs=list(chosen.logprobs),
             finish=finish,
             version=versions[0] if versions else self.version,
             versions=versions if mixed else None,
@@ -279,14 +279,14 @@ class VllmPolicy:
 
     async def _start(self) -> None:
         # A start blocks this loop: nobody can be answered before it is over.
-        self._llm = start(self.settings, self._base or self._weights)
+        llm = self._llm = start(self.settings, self._base or self._weights)
         self._adapter = None
         self._heard = time.monotonic()
         self.asleep = False
         if self._base is not None:
-            await self._put(self._llm)
+            await self._put(llm)
         else:
-            await self._llm.update_weight_version(str(self.version))
+            await llm.update_weight_version(str(self.version))
 
     async def _living(self) -> AsyncLLM:
         """The engine, started again where it has died. Raises PolicyFault where that is hopeless."""
