@@ -119,7 +119,8 @@ def seated(
     finally:
         pool.close()
         if saved is not None and rollouts is not None:
-            rollouts.policy.close()  # type: ignore[union-attr]  # a checkpoint's is one of build.policy
+            made: Any = rollouts.policy  # a checkpoint's is one of build.policy
+            made.close()
 
 
 def _place(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,12 +59,23 @@ def _loaded(path: str) -> tuple[Any, Renderer]:
     except ImportError as error:
         raise MissingExtra("train", "a model") from error
     tokenizer = checkpoint.load_tokenizer(path)
-    model = checkpoint.load_model(path, checkpoint.stored_dtype(path))
+    model = checkpoint.load_model(path, _dtype(path))
     if lora.has_adapter(model):
         model = lora.merged(model)
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     stop_ids = [ends] if isinstance(ends, int) else list(ends or ())
     return model, Renderer(tokenizer, options=_template_options(Path(path)), stop_ids=stop_ids)
+
+
+def _dtype(path: str) -> str:
+    """The weights' own type where it is one of those that models are run in, else float32."""
+    file = Path(path) / "config.json"
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise CheckpointError(f"{file} cannot be read: {error}") from error
+    found = settings.get("dtype") or settings.get("torch_dtype")
+    return found if found in ("float32", "bfloat16", "float16") else "float32"
 
 
 def _template_options(folder: Path) -> dict[str, Any]:

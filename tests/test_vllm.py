@@ -27,6 +27,7 @@ from agentrl.learning import lora
 from agentrl.learning.checkpoint import build_model
 from agentrl.policies import Policy
 from agentrl.policies.vllm import VllmPolicy
+from agentrl.policies.vllm_engine import STEP_TOKENS
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.types import Completion, RolloutRequest, Sampling, Task
 
@@ -127,6 +128,13 @@ def test_tokens_are_drawn_from_the_distribution_at_the_temperature(policy: VllmP
     drawn = np.array([counts[token] for token in range(len(wanted))]) / n
     # Total variation of n draws of a distribution over k tokens is about sqrt(k / (2 pi n)) by chance.
     assert 0.5 * np.abs(drawn - wanted).sum() < 2 * np.sqrt(len(wanted) / (2 * np.pi * n))
+
+
+def test_more_prompts_come_than_one_step_reads(policy: VllmPolicy, model: Any) -> None:
+    prompts = [[10 + (n + place) % 40 for place in range(400)] for n in range(40)]
+    found = ask(policy, prompts, max_tokens=2)
+    assert sum(map(len, prompts)) > STEP_TOKENS
+    assert_of(model, found, 0.7, prompts)
 
 
 def test_what_it_cannot_do_is_said(policy: VllmPolicy) -> None:

@@ -19,7 +19,7 @@ import os
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -215,14 +215,3 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def stored_dtype(path: str) -> Literal["float32", "bfloat16", "float16"]:
-    """The weights' own type where it is one of those that models are run in, else float32. Raises CheckpointError."""
-    if (Path(path) / "adapter_config.json").is_file():
-        return "float32"
-    try:
-        found = str(AutoConfig.from_pretrained(path, local_files_only=True).dtype).removeprefix("torch.")
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"the model at {path} cannot be read: {error}") from error
-    return found if found in ("float32", "bfloat16", "float16") else "float32"

@@ -28,11 +28,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from vllm import SamplingParams
 from vllm.exceptions import VLLMClientError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import RequestOutput
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RequestOutputKind, SamplingParams
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -91,12 +90,15 @@ class VllmPolicy:
         self.sleeps = sleep
         self.in_flight = 0  # requests that the engine holds
         used = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-        size = _head_size(model, used)
+        shape = (model.get_base_model() if has_adapter(model) else model).config.get_text_config()
+        size = _head_size(head_size(shape), used)
+        context = context or int(getattr(shape, "max_position_embeddings", 4096))
         padded = size is not None
         alone = has_adapter(model) and lora == "adapter" and not padded
-        room = min(kv_cache_bytes, _most_cached(model, batch_size, context, size))
+        first = next(model.parameters())
+        room = min(kv_cache_bytes, _most_cached(shape, batch_size, context, size) * first.element_size())
         self.settings = EngineSettings(
-            device=used, dtype=str(next(model.parameters()).dtype).removeprefix("torch."), context=context, batch_size=batch_size,
+            device=used, dtype=str(first.dtype).removeprefix("torch."), context=context, batch_size=batch_size,
             cache_bytes=room, prefix_caching=prefix_caching, threads=threads, tensor_parallel=tensor_parallel,
             eager=eager, lora_rank=_rank(model) if alone else 0, sleeps=sleep, seed=root_seed % 2**31, extra=extra or {},
         )  # fmt: skip
@@ -191,14 +193,15 @@ class VllmPolicy:
         if output.finish_reason not in ("stop", "length"):
             raise PolicyFault(f"vLLM ended {request_id} before its time: {output.finish_reason}")
         finish: Finish = "stop" if output.finish_reason == "stop" else "length"
-        ids, chosen = list(output.token_ids), output.logprobs
-        if chosen is None or list(chosen.token_ids) != ids:  # type: ignore[union-attr]
+        chosen: Any = output.logprobs  # flat: one entry a token
+        ids = list(output.token_ids)
+        if chosen is None or list(chosen.token_ids) != ids:
             raise PolicyFault(f"vLLM gave log-probs of other tokens than it sampled for {request_id}")
         versions = [int(span.version) for span in output.weight_versions or () for _ in range(span.start, span.end)]
         mixed = len(set(versions)) > 1
         return Completion(
             ids=ids,
-            logprobs=list(chosen.logprobs),  # type: ignore[union-attr]
+            logprobs=list(chosen.logprobs),
             finish=finish,
             version=versions[0] if versions else self.version,
             versions=versions if mixed else None,
@@ -280,14 +283,14 @@ class VllmPolicy:
 
     async def _start(self) -> None:
         # A start blocks this loop: nobody can be answered before it is over.
-        self._llm = start(self.settings, self._base or self._weights)
+        llm = self._llm = start(self.settings, self._base or self._weights)
         self._adapter = None
         self._heard = time.monotonic()
         self.asleep = False
         if self._base is not None:
-            await self._put(self._llm)
+            await self._put(llm)
         else:
-            await self._llm.update_weight_version(str(self.version))
+            await llm.update_weight_version(str(self.version))
 
     async def _living(self) -> AsyncLLM:
         """The engine, started again where it has died. Raises PolicyFault where that is hopeless."""
@@ -329,13 +332,10 @@ def _number(path: Path) -> int:
     return int(path.name.split("-")[0])
 
 
-def _most_cached(model: Any, batch_size: int, context: int | None, size: int | None) -> int:
-    """Bytes of the keys and values of twice as many sequences as a step has, all of them as long as may be."""
-    config = (model.get_base_model() if has_adapter(model) else model).config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = 2 * config.num_hidden_layers * heads * (size or head_size(config))
-    length = context or getattr(config, "max_position_embeddings", 2**20)
-    return 2 * batch_size * length * width * next(model.parameters()).element_size()
+def _most_cached(shape: Any, batch_size: int, context: int, size: int | None) -> int:
+    """Numbers in the keys and values of twice as many sequences as a step has, all of them as long as may be."""
+    heads = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    return 2 * batch_size * context * 2 * shape.num_hidden_layers * heads * (size or head_size(shape))
 
 
 def _rank(model: Any) -> int:
@@ -347,9 +347,8 @@ def _rank(model: Any) -> int:
     return rank
 
 
-def _head_size(model: Any, device: str) -> int | None:
+def _head_size(own: int, device: str) -> int | None:
     """The size to which heads must be filled up, None where they are as the engine takes them."""
-    own = head_size((model.get_base_model() if has_adapter(model) else model).config.get_text_config())
     if device != "cpu":
         return None
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend

@@ -7,7 +7,9 @@ process: on a CPU vLLM binds torch's threads, which a learner beside it must not
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import sys
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
@@ -23,7 +25,16 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from agentrl.errors import ConfigError
 
 T = TypeVar("T")
+STEP_TOKENS = 8192  # of prompts that one step reads on a CPU
 RANKS = (8, 16, 32, 64, 128, 256, 512)  # of adapters, that vLLM makes room for
+
+
+# Standard output is for what a command prints, with --json for machines.
+for _handler in logging.getLogger("vllm").handlers:
+    if isinstance(_handler, logging.StreamHandler):
+        _handler.setStream(sys.stderr)
+if "VLLM_LOGGING_LEVEL" not in os.environ:
+    logging.getLogger("vllm").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +45,7 @@ class EngineSettings:
 
     device: str = "cpu"
     dtype: str = "float32"
-    context: int | None = None
+    context: int = 1024
     batch_size: int = 256
     cache_bytes: int = 2**30
     prefix_caching: bool = True
@@ -68,6 +79,9 @@ class EngineSettings:
         }
         if self.device == "cpu":
             given["block_size"] = 32  # tokens that are cached together, the fewest of the CPU's attention
+            # Where a step reads a part of a prompt, vLLM sets a request's random stream back, which the CPU's cannot do.
+            whole = {"enable_chunked_prefill": False, "max_num_batched_tokens": max(STEP_TOKENS, self.context)}
+            given |= whole
         if self.lora_rank:
             given |= {"enable_lora": True, "max_lora_rank": min(r for r in RANKS if r >= self.lora_rank)}
         if self.sleeps and self.device == "cuda":
@@ -80,6 +94,7 @@ class EngineSettings:
             "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"),
+            "VLLM_LOGGING_STREAM": "ext://sys.stderr",
             "PYTHONWARNINGS": "ignore",
             "AGENTRL_ENGINE_OWNER": str(os.getpid()),
         }
