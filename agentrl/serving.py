@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from agentrl import build, config
 from agentrl.chat import Renderer
-from agentrl.errors import MissingExtra
+from agentrl.errors import CheckpointError, MissingExtra
 from agentrl.policies.server import Answers, Batching, PolicyServer, serve
 from agentrl.run_files import holds_model
 
