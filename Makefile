@@ -15,10 +15,10 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart bfcl clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart bfcl clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.train ## install what training needs, then train the quickstart run on this machine
 	$(BIN)/agentrl train configs/quickstart.toml
@@ -49,6 +49,11 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 	rm -rf runs/warmstart-demos
 	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
 	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
+
+search-warmstart: $(VENV)/.dev ## make the starting checkpoint of the search runs again
+	rm -rf runs/search-warmstart-demos
+	$(BIN)/agentrl demos configs/search-warmstart.toml --out runs/search-warmstart-demos
+	$(BIN)/agentrl sft configs/search-warmstart.toml --demos runs/search-warmstart-demos --export configs/search-warmstart
 
 bfcl: $(VENV)/.bfcl ## install the Berkeley function-calling entries and back ends, without the package's own pins
 
