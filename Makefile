@@ -16,10 +16,10 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart docs bfcl vllm-cpu clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart docs bfcl vllm-cpu clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 quickstart: $(VENV)/.train ## install what training needs, then train the quickstart run on this machine
 	$(BIN)/agentrl train configs/quickstart.toml
@@ -50,6 +50,11 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 	rm -rf runs/warmstart-demos
 	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
 	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
+
+search-warmstart: $(VENV)/.dev ## make the starting checkpoint of the search runs again
+	rm -rf runs/search-warmstart-demos
+	$(BIN)/agentrl demos configs/search-warmstart.toml --out runs/search-warmstart-demos
+	$(BIN)/agentrl sft configs/search-warmstart.toml --demos runs/search-warmstart-demos --export configs/search-warmstart
 
 docs: $(VENV)/.dev ## write the reference pages anew: methods, keys of run files, environments, tools
 	$(BIN)/python -m agentrl.reference
