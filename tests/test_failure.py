@@ -319,3 +319,14 @@ class Chatty(Doors):
 def test_the_checks_of_the_hook(made: Any, name: str, status: str) -> None:
     (check,) = [check for check in check_env(made, n_tasks=3, n_walks=2) if check.name == name]
     assert check.status == status, check
+
+
+def test_bfcl_says_so_in_every_category() -> None:
+    pytest.importorskip("bfcl_eval", reason="the package bfcl_eval is not installed: make bfcl")
+    env = make("agentrl/BFCL-v0")
+    firsts = {task.type: task for task in reversed(env.get_wrapper_attr("tasks")("valid_unseen"))}
+    assert len(firsts) > 10
+    for kind, task in firsts.items():
+        env.reset(options={"task": task})
+        _, _, ended, _, info = env.step("no idea")
+        assert hook(env, "failure")() == ("never_found" if ended and not info["success"] else None), kind
