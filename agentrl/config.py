@@ -125,8 +125,9 @@ class AgentTable(Table):
 class VllmTable(Table):
     """The engine of ``rollout.policy = "vllm"``. ``context`` bounds prompt + completion (absent: ``agent.context``, else the
     model's own), ``max_requests`` what the engine holds at a time, ``timeout_s`` the time of one request, ``restarts`` how often
-    an engine that died or hangs is started again. ``lora``: whether updates of an adapted model send the adapter or whole
-    weights. ``sleep``: the engine's memory is the learner's while it trains (CUDA). ``extra``: further AsyncEngineArgs of vLLM."""
+    an engine that died or hangs is started again between two updates. ``lora``: whether updates of an adapted model send the
+    adapter or whole weights. ``sleep``: the engine's memory is the learner's while it trains (CUDA). ``extra``: further
+    AsyncEngineArgs of vLLM."""
 
     context: Positive | None = None
     tensor_parallel: Positive = 1
