@@ -146,7 +146,7 @@ class VllmTable(Table):
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """The time of one request."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """How often an engine that died or hangs is started again."""
+    """How often an engine that died or hangs is started again between two updates."""
     lora: Literal["adapter", "merged"] = "adapter"
     """Whether updates of an adapted model send the adapter, or whole weights."""
     sleep: bool = False

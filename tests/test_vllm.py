@@ -8,7 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,7 +288,7 @@ def test_a_killed_engine_is_a_fault_of_the_machinery_and_is_replaced(policy: Vll
 
 def test_a_hanging_engine_is_a_fault_and_is_ended(policy: VllmPolicy, monkeypatch: Any) -> None:
     monkeypatch.setattr(policy, "timeout_s", 1.0)
-    monkeypatch.setattr(policy, "restarts", policy.n_restarts)
+    monkeypatch.setattr(policy, "restarts", 0)
     (engine,) = engines()
     os.kill(engine, signal.SIGSTOP)
     with pytest.raises(PolicyFault, match="did not answer e=0 in 1 s"):
@@ -300,22 +300,20 @@ def test_a_hanging_engine_is_a_fault_and_is_ended(policy: VllmPolicy, monkeypatc
     assert ask(policy, [[11]])[0].ids  # a further start is allowed again
 
 
-@pytest.mark.parametrize("way", ["adapter", "merged"])
-def test_an_adapter_is_sent_alone_or_within_the_weights(way: Literal["adapter", "merged"]) -> None:
+def test_an_adapter_is_sent_alone() -> None:
     """Heads of 32 need no filling up, which an adapter alone could not have."""
     shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
     fields = {"model_type": "qwen2", "intermediate_size": 64, "max_position_embeddings": 512, "initializer_range": 0.2}
     base = build_model({**fields, **shape, "tie_word_embeddings": False}, tokenizer(), 0).eval()
     whole = sum(4 * p.numel() for p in base.parameters())
     model = lora.add_adapter(base, rank=4, alpha=8, targets="all-linear", base="", seed=0)
-    policy = VllmPolicy(model, context=256, kv_cache_bytes=2**26, lora=way)
+    policy = VllmPolicy(model, context=256, kv_cache_bytes=2**26)
     try:
         before = ask(policy)
         assert_of(model, before, 0.7)
         for version in (1, 2):
             shake(model, version)
-            n_bytes = policy.update(model, version)
-            assert (n_bytes < whole / 4) == (way == "adapter")
+            assert policy.update(model, version) < whole / 4
             found = ask(policy)
             assert_of(model, found, 0.7)
             assert {done.version for done in found} == {version}

@@ -11,7 +11,8 @@ rounding is the same; unlike the transformers policy's, the engine's rounding de
 
 Prompts that begin like an earlier one are computed from there (prefix caching), also across turns. An update empties the cache.
 A request whose caller is cancelled is aborted in the engine. An engine that dies or hangs is a fault of each request that it
-held (PolicyFault: the episode is retried by replay), and is started again with the weights it had, ``restarts`` times.
+held (PolicyFault: the episode is retried by replay), and is started again with the weights it had, ``restarts`` times between two
+updates.
 """
 
 # What is not installed everywhere has no types everywhere.
@@ -86,6 +87,7 @@ class VllmPolicy:
         self.n_prompt_tokens = 0  # of all requests that were answered
         self.n_cached_tokens = 0  # of those, what was not computed again
         self.n_restarts = 0
+        self._failures = 0  # of the engine since it last took weights
         self.asleep = False
         self.sleeps = sleep
         self.in_flight = 0  # requests that the engine holds
@@ -220,7 +222,7 @@ class VllmPolicy:
         self._weights = path
         try:
             self._loop.run(self._load(version, in_flight))
-        except (AgentRLError, EngineDeadError):
+        except AgentRLError:
             raise
         except Exception as error:
             raise AgentRLError(f"vLLM does not take the weights of version {version}: {error!r}") from error
@@ -240,6 +242,7 @@ class VllmPolicy:
             await self._put(llm)
             await llm.reset_prefix_cache(reset_running_requests=True)
             await (llm.wake_up() if self.asleep else llm.resume_generation())
+            self._failures = 0
         except EngineDeadError:
             self._bury(llm)
             await self._living()
@@ -298,8 +301,9 @@ class VllmPolicy:
             if self._llm is not None and self._llm.errored:
                 self._bury(self._llm)
             if self._llm is None:
-                if self.n_restarts >= self.restarts:
-                    raise PolicyFault(f"vLLM's engine has failed {self.n_restarts + 1} times; it is not started again")
+                if self._failures >= self.restarts:
+                    raise PolicyFault(f"vLLM's engine has failed {self._failures + 1} times; it is not started again")
+                self._failures += 1
                 self.n_restarts += 1
                 try:
                     await self._start()
