@@ -22,7 +22,6 @@ import asyncio
 import inspect
 import json
 import os
-import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -32,6 +31,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 from agentrl.chat.tool_calls import CallProblem, call_format
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
+from agentrl.tags import first_pair
 from agentrl.tool import Recipe, Tool, ToolResult, Toolset, ToolSpec, tools_of
 from agentrl.tool_tape import Player
 from agentrl.types import Json, Task, ToolCall
@@ -40,7 +40,6 @@ __all__ = ["Called", "ToolEnv"]
 
 T = TypeVar("T")
 Reply = tuple[str, float, bool, bool, dict[str, Any]]
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +219,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
         found = self.format.parse(action)
         if isinstance(found, CallProblem):
             return self._refused(found.text)
-        answer = _ANSWER.search(found.rest)
+        answer = first_pair(found.rest, "answer")
         if found.calls:
             if answer:
                 return self._refused("a reply holds calls or an <answer>, not both; nothing was called")
@@ -229,7 +228,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
             return self._refused("<answer> is not closed by </answer>")
         if answer is None and self.answer_in == "tags":
             return self._refused("wanted a call of a tool, or the final answer as <answer>…</answer>")
-        text = (answer.group(1) if answer else found.rest).strip()
+        text = (answer.inside if answer else found.rest).strip()
         if not text:
             return self._refused("the reply is empty; wanted a call of a tool, or the final answer")
         said = self.reply(self.task, text)

@@ -32,7 +32,7 @@ MAX_DEPTH = 32
 _BLANKS = re.compile(r"\s*")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MARK = re.compile(r"<think>|</?tool_call>")
-_FENCE = re.compile(r"^```[\w-]*[ \t]*\n?\s*(?=[\[{])", re.MULTILINE)
+_FENCE = re.compile(r"^```[\w-]*+[ \t]*+\n?+\s*+(?=[\[{])", re.MULTILINE)
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _TAGS = re.compile(r"<(?=/?tool_(?:call|response))")
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -26,6 +25,7 @@ from agentrl.envs.search import data as files
 from agentrl.envs.search import generate
 from agentrl.errors import ConfigError, GameError, did_you_mean
 from agentrl.retrieval import Hit, Passage, Retriever
+from agentrl.tags import first_pair
 from agentrl.types import Task
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ INVALID = (
     "give the final answer, I should put the answer between <answer> and </answer>. Let me try again.\n"
 )
 OVER = "The episode is over."
-_ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 # Search-R1's format scores (v0.3): (right, well formed) -> reward. A wrong, well-formed answer gets FOUND more where a passage held
 # the right one.
 FORMAT = {(True, True): 1.0, (True, False): 0.8, (False, True): 0.2, (False, False): 0.1}
@@ -151,12 +150,12 @@ class SearchEnv(TextEnv, AwaitedEnv):
         if self._over:
             return OVER, 0.0, True, False, self._info(valid=False)
         text = action if isinstance(action, str) else ""
-        found = _ACTION.search(text)
-        self._clean = self._clean and found is not None and text.strip() == found[0]
+        found = first_pair(text, "search", "answer")
+        self._clean = self._clean and found is not None and text.strip() == text[found.start : found.end]
         if found is None:
             return INVALID, 0.0, False, False, self._info(valid=False)
-        words = found[2].strip()
-        if found[1] == "answer":
+        words = found.inside.strip()
+        if found.name == "answer":
             return self._answered(words)
         hits = self._search(words)
         self._seen.update((hit.id, hit) for hit in hits)
