@@ -32,7 +32,7 @@ from agentrl.chat.tool_calls import CallProblem, call_format
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
 from agentrl.tags import first_pair
-from agentrl.tool import Recipe, Tool, ToolResult, Toolset, ToolSpec, tools_of
+from agentrl.tool import Recipe, Tool, ToolResult, Toolset, ToolSpec, encodable, tools_of
 from agentrl.tool_tape import Player
 from agentrl.types import Json, Task, ToolCall
 
@@ -249,7 +249,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
             self._tools = self._named([self._player.told(list(self._tools.values()), lives)])
 
     def _refused(self, why: str) -> Reply:
-        return f"Error: {why}", 0.0, False, False, self._info(valid=False, n_tool_errors=1)
+        return f"Error: {encodable(why)}", 0.0, False, False, self._info(valid=False, n_tool_errors=1)
 
     def _info(
         self, *, valid: bool = True, n_tool_calls: int = 0, n_tool_errors: int = 0, **more: Json
@@ -268,14 +268,21 @@ class ToolEnv(TextEnv, AwaitedEnv):
         allowed = min(left, self.max_parallel)
         results = await self._results(calls[:allowed])
         self.called += [Called(call, result) for call, result in zip(calls, results, strict=False)]
-        why = "no calls are left; give the final answer"
-        if left > allowed:
-            why = f"not called: a reply may hold {self.max_parallel} calls"
-        results += [ToolResult(f"Error: {why}", "limit")] * (len(calls) - allowed)
-        text = self.format.respond([(call.name, result.text) for call, result in zip(calls, results, strict=True)])
-        valid = not any(result.error in ("unknown", "arguments", "limit") for result in results)
-        n_errors = sum(result.error is not None for result in results)
+        valid = allowed == len(calls) and not any(result.error in ("unknown", "arguments") for result in results)
+        n_errors = sum(result.error is not None for result in results) + len(calls) - allowed
+        if allowed < len(calls):  # one text for all of them: a reply of a thousand calls must not fill the context
+            results.append(ToolResult(self._why_not(len(calls) - allowed, left > allowed), "limit"))
+        shown = [(call.name, result.text) for call, result in zip(calls, results, strict=False)]
+        text = encodable(self.format.respond(shown))
         return text, 0.0, False, False, self._info(valid=valid, n_tool_calls=allowed, n_tool_errors=n_errors)
+
+    def _why_not(self, n: int, too_many: bool) -> str:
+        why = (
+            f"not called: a reply may hold {self.max_parallel} calls"
+            if too_many
+            else "no calls are left; give the final answer"
+        )
+        return f"Error: {why}" + (f" (nor were the {n - 1} behind it)" if n > 1 else "")
 
     async def _results(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """In the order of the calls. Raises Fault where the machinery failed."""

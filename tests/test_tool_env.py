@@ -193,6 +193,32 @@ def test_calls_are_bounded() -> None:
     assert "no calls are left" in text and info["n_tool_calls"] == 1 and len(env.called) == 3
 
 
+@pytest.mark.parametrize("form", ["hermes", "json", "python"])
+@pytest.mark.parametrize("options", [{"max_parallel": 2}, {"max_calls": 2}])
+def test_a_reply_of_a_thousand_calls_does_not_fill_the_context(form: str, options: dict[str, int]) -> None:
+    env = sums(format=form, **options)
+    env.reset(seed=0)
+    text, *_, info = env.step(said(*[("add", {"a": 1, "b": n}) for n in range(1000)], form=form))
+    assert len(text) < 1000 and "the 997 behind it" in text
+    assert (info["n_tool_calls"], info["n_tool_errors"], info["valid"], len(env.called)) == (2, 998, False, 2)
+
+
+def test_half_a_surrogate_pair_reaches_nobody() -> None:
+    @tool
+    def echo(text: Any) -> Any:
+        """Repeats."""
+        return text
+
+    half = '"\\ud800"'
+    env = sums(echo)
+    for name, arguments in (("echo", f'{{"text": {half}}}'), (half[1:-1], "{}"), ("add", f"{{{half}: {half}}}")):
+        env.reset(seed=0)
+        text, *_ = env.step(f'<tool_call>{{"name": "{name}", "arguments": {arguments}}}</tool_call>')
+        assert text.encode() and "\ud800" not in text
+    assert env.step(f"<tool_call>{{{half}: 1}}</tool_call>")[0].encode()
+    assert asyncio.run(echo.call({"text": "a\ud800b"})).text == "a?b"
+
+
 def test_faults_are_raised_and_others_are_not() -> None:
     env = sums()
     env.reset(seed=0)
