@@ -107,13 +107,15 @@ class TextEnv(gymnasium.Env[str, str]):
     def choose_task(self, options: Mapping[str, Any] | None) -> Task:
         """The task that ``reset`` was asked for: a ``Task``, an id, or one drawn from this environment's split.
 
-        Raises GameError for an id that no split knows.
+        Raises GameError for an id that no split knows, and where the split has no task to draw.
         """
         wanted = (options or {}).get("task")
         if isinstance(wanted, Task):
             return wanted
         if wanted is None:
             tasks = self.tasks(self.split)
+            if not len(tasks):
+                raise GameError(f"{type(self).__name__} has no task in the split '{self.split}'; give another split")
             return tasks[int(self.np_random.integers(len(tasks)))]
         return self.find_task(str(wanted))
 
