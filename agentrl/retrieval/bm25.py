@@ -19,6 +19,7 @@ from agentrl.errors import GameError, MissingExtra
 from agentrl.retrieval.base import Hit, Passage
 
 K1, B = 0.9, 0.4  # Anserini's values, which Search-R1's BM25 server uses
+MAX_QUERY_WORDS = 1024  # Lucene's own bound; each takes a look at the whole corpus
 _WORD = re.compile(r"\w+")
 
 
@@ -37,7 +38,8 @@ class Bm25:
 
     ``index`` is a folder that keeps the index between runs and from which it is mapped, not read; where it is missing or belongs
     to another corpus, it is made. Hits are ordered by score, those of equal scores by id (shorter first, then alphabetically, so
-    that 9 stands before 10); a passage that shares no word with the query is none. Searches of several threads do not disturb
+    that 9 stands before 10); a passage that shares no word with the query is none. Of a query the first ``MAX_QUERY_WORDS`` words
+    that the corpus knows are looked for. Searches of several threads do not disturb
     each other. Raises MissingExtra without bm25s, GameError for a corpus without words and an index that cannot be kept.
     """
 
@@ -71,7 +73,8 @@ class Bm25:
 
     def _found(self, query: str, k: int) -> list[Hit]:
         known = self._index.vocab_dict
-        ids = sorted(known[word] for word in words_of(query) if word in known)  # sorted: the sum has one order
+        words = [word for word in words_of(query) if word in known]
+        ids = sorted(known[word] for word in words[:MAX_QUERY_WORDS])  # sorted: the sum has one order
         if not ids or k < 1:
             return []
         scores = self._index.get_scores_from_ids(ids)
