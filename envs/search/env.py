@@ -55,7 +55,8 @@ Snapshot = tuple[Task, tuple[Hit, ...], bool, bool]
 class SearchEnv(TextEnv, AwaitedEnv):
     """``difficulty`` names a level of ``generate`` and ``task_types`` keeps some of its types; ``data`` is a folder of real
     questions instead (see ``data``), with ``retriever`` the address of a server (Search-R1's API) or another corpus file, and
-    ``index`` a folder that keeps the corpus's index. ``k`` passages answer a query. ``searches`` bounds an episode: a task's
+    ``index`` a folder that keeps the corpus's index, and ``encoder`` the folder of a transformers model that ranks it instead of
+    BM25. ``k`` passages answer a query. ``searches`` bounds an episode: a task's
     ``max_turns`` is one more, the answer. ``score`` is the reward of the answer: "exact" (match of normal forms), "f1" (of words)
     or "format" (Search-R1 v0.3: also for replies that are one tag pair and nothing else). ``split`` is where ``reset`` without a
     task draws from; ``seed`` seeds the first ``reset`` that is given none.
@@ -71,6 +72,7 @@ class SearchEnv(TextEnv, AwaitedEnv):
         data: str | os.PathLike[str] | None = None,
         retriever: str | None = None,
         index: str | None = None,
+        encoder: str | None = None,
         task_types: Sequence[str] | None = None,
         k: int = 3,
         searches: int = 4,
@@ -86,15 +88,17 @@ class SearchEnv(TextEnv, AwaitedEnv):
                 raise ConfigError(f"wanted {name} as a number from 1; got {number!r}")
         if isinstance(task_types, str):
             raise ConfigError(f"wanted a list of task types; got the text '{task_types}'; write [\"{task_types}\"]")
-        if data is None and (retriever or index):
-            raise ConfigError("a generated world has its own passages: retriever and index go with data = FOLDER")
+        if data is None and (retriever or index or encoder):
+            raise ConfigError(
+                "a generated world has its own passages: retriever, index and encoder go with data = FOLDER"
+            )
         self.difficulty, self.split, self.k, self.searches = difficulty, split, k, searches
         self.score: Score = score
         self.task_types = tuple(task_types) if task_types else None
         self.task: Task | None = None
         self._data = None if data is None else os.fspath(data)
         self._first_seed = seed
-        self._shared = None if self._data is None else files.retriever(self._data, retriever, index)
+        self._shared = None if self._data is None else files.retriever(self._data, retriever, index, encoder)
         self._puzzle: generate.Puzzle | None = None
         self._splits: dict[str, Sequence[Task]] = {}
         self._seen: dict[str, Hit] = {}
