@@ -27,15 +27,17 @@ value is a field that a prompt template may name (``{inventory}``). ``agentrl ch
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, SupportsFloat, overload
 
 import gymnasium
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.wrappers import OrderEnforcing
 
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
@@ -112,13 +114,15 @@ class TextEnv(gymnasium.Env[str, str]):
     def choose_task(self, options: Mapping[str, Any] | None) -> Task:
         """The task that ``reset`` was asked for: a ``Task``, an id, or one drawn from this environment's split.
 
-        Raises GameError for an id that no split knows.
+        Raises GameError for an id that no split knows, and where the split has no task to draw.
         """
         wanted = (options or {}).get("task")
         if isinstance(wanted, Task):
             return wanted
         if wanted is None:
             tasks = self.tasks(self.split)
+            if not len(tasks):
+                raise GameError(f"{type(self).__name__} has no task in the split '{self.split}'; give another split")
             return tasks[int(self.np_random.integers(len(tasks)))]
         return self.find_task(str(wanted))
 
@@ -163,7 +167,7 @@ def make(env_id: str, /, **options: Any) -> gymnasium.Env[str, str]:
     from agentrl.registry import load_plugins
 
     load_plugins()
-    with _config_errors(env_id):
+    with _config_errors(env_id, options):
         return gymnasium.make(env_id, disable_env_checker=True, **options)
 
 
@@ -180,7 +184,7 @@ def registration(env_id: str) -> EnvSpec:
 
 
 @contextmanager
-def _config_errors(env_id: str) -> Iterator[None]:
+def _config_errors(env_id: str, options: Collection[str] = ()) -> Iterator[None]:
     """What Gymnasium raises in the block for an unknown id or option becomes a ConfigError of one line."""
     try:
         yield
@@ -189,9 +193,29 @@ def _config_errors(env_id: str) -> Iterator[None]:
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(f"environment '{env_id}' cannot be made: {error}") from error
     except TypeError as error:
+        unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if unknown and unknown[1] in options:
+            near = did_you_mean(unknown[1], _options_of(env_id))
+            raise ConfigError(f"environment '{env_id}' has no option '{unknown[1]}'.{near}") from error
         if not any(words in str(error) for words in ("unexpected keyword argument", "multiple values for")):
             raise
         raise ConfigError(f"environment '{env_id}': {str(error).split(chr(10))[0]}") from error
+
+
+def _options_of(env_id: str) -> list[str]:
+    """The options that an environment names: those of what makes it, and of the classes that it hands the others on to."""
+    entry = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
+    maker: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+    bases = (
+        [kind.__init__ for kind in maker.__mro__ if "__init__" in vars(kind)] if isinstance(maker, type) else [maker]
+    )
+    found: list[str] = []
+    for function in bases:
+        parameters = inspect.signature(function).parameters.values()
+        found += [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        if not any(each.kind is each.VAR_KEYWORD for each in parameters):
+            break
+    return [name for name in found if name != "self"]
 
 
 def registered() -> list[str]:

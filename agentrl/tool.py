@@ -57,6 +57,7 @@ __all__ = [
 
 MAX_RESULT_CHARS = 8_000
 MAX_NAME_CHARS = 64  # of an argument's name that a model made up
+MAX_PROBLEMS = 10  # of the arguments of one call that are told
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}")
 ErrorKind = Literal["tool", "arguments", "timeout", "exception", "unknown", "malformed", "limit"]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -150,7 +151,7 @@ class Tool:
         """Runs the tool on what a model gave. Raises Fault where the machinery failed, and nothing else."""
         started = time.perf_counter()
         text, error = await self._called(arguments)
-        return ToolResult(_cut(text, self.max_result_chars), error, time.perf_counter() - started)
+        return ToolResult(_cut(encodable(text), self.max_result_chars), error, time.perf_counter() - started)
 
     async def _called(self, arguments: Json) -> tuple[str, ErrorKind | None]:
         try:
@@ -171,7 +172,7 @@ class Tool:
             return f"Error: {self.name} raised {type(error).__name__}: {error}", "exception"
 
     def validated(self, arguments: Json) -> dict[str, Any]:
-        """Keyword arguments for the function. Raises BadArguments with one line a problem."""
+        """Keyword arguments for the function. Raises BadArguments with one line a problem, the first ten."""
         if not isinstance(arguments, Mapping):
             raise BadArguments(f"{self.name} wants its arguments as an object; got {_brief(arguments)}")
         try:
@@ -184,7 +185,7 @@ class Tool:
     def _problems(self, error: pydantic.ValidationError) -> list[str]:
         known = list(self.parameters.get("properties", ()))
         lines = []
-        for problem in error.errors(include_url=False, include_context=False):
+        for problem in error.errors(include_url=False, include_context=False)[:MAX_PROBLEMS]:
             where = ".".join(str(part)[:MAX_NAME_CHARS] for part in problem["loc"])[:200]
             if problem["type"] in ("missing_argument", "missing_keyword_only_argument", "missing"):
                 lines.append(f"{self.name}: the argument '{where}' is missing")
@@ -193,7 +194,8 @@ class Tool:
             else:
                 wanted = f"{problem['msg'][:1].lower()}{problem['msg'][1:]}"
                 lines.append(f"{self.name}: argument '{where}': {wanted}; got {_brief(problem['input'])}")
-        return lines
+        more = error.error_count() - len(lines)
+        return [*lines, f"… and {more} more problems of the arguments"] if more else lines
 
     async def _run(self, arguments: dict[str, Any]) -> Any:
         """What the function gives. Raises _Late after the timeout, and what the function raises."""
@@ -282,6 +284,12 @@ def _text(value: Any) -> str:
         return pydantic_core.to_json(value, inf_nan_mode="constants").decode()
     except (ValueError, RecursionError) as error:
         raise ToolError(f"the tool gave a {type(value).__name__}, which is no text and no JSON") from error
+
+
+def encodable(text: str) -> str:
+    """The text, with a question mark for each half of a surrogate pair: no file, terminal or tokenizer takes one, and a model can
+    write it as ``\\ud800``."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def _cut(text: str, limit: int) -> str:

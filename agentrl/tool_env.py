@@ -21,26 +21,28 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 import os
-import re
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, Literal, TypeVar
 
 from agentrl.chat.tool_calls import CallProblem, call_format
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.errors import ConfigError, EnvError, GameError, did_you_mean
-from agentrl.tool import Recipe, Tool, ToolResult, Toolset, ToolSpec, tools_of
+from agentrl.tags import first_pair
+from agentrl.tool import Recipe, Tool, ToolResult, Toolset, ToolSpec, encodable, tools_of
 from agentrl.tool_tape import Player
+from agentrl.tool_tasks import TaskRows, tasks_of
 from agentrl.types import Json, Task, ToolCall
 
 __all__ = ["Called", "ToolEnv"]
 
 T = TypeVar("T")
 Reply = tuple[str, float, bool, bool, dict[str, Any]]
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,6 @@ class Called:
 
 
 Score = Callable[[Task, str, Sequence[Called]], "float | Awaitable[float]"]
-TaskRows = Sequence[Task | Mapping[str, Json]]
 
 
 class ToolEnv(TextEnv, AwaitedEnv):
@@ -94,8 +95,8 @@ class ToolEnv(TextEnv, AwaitedEnv):
         for key, value, known in (("describe", describe, ("text", "none")), ("answer", answer, ("text", "tags"))):
             if value not in known:
                 raise ConfigError(f"ToolEnv: {key} = {value!r}.{did_you_mean(str(value), known)}")
-        if isinstance(tasks, Mapping) and (other := set(tasks) - set(SPLITS)):
-            raise ConfigError(f"ToolEnv: no split is called '{min(other)}'.{did_you_mean(min(other), SPLITS)}")
+        _check_lists(tools, tasks, split)
+        _check_numbers(max_calls, max_parallel, success_at)
         self.format, self.describe, self.answer_in = call_format(format), describe, answer
         self.max_calls, self.max_parallel, self.success_at, self.split = max_calls, max_parallel, success_at, split
         self._given_tasks, self._given_score = tasks, score
@@ -126,13 +127,12 @@ class ToolEnv(TextEnv, AwaitedEnv):
             if given is None:
                 return super().tasks(split)
             rows = given(split) if callable(given) else given.get(split, ())
-            self._lists[split] = [_task(row, split, number) for number, row in enumerate(rows)]
+            self._lists[split] = tasks_of(rows, split)
         return self._lists[split]
 
     def score(self, task: Task, answer: str, calls: Sequence[Called]) -> float | Awaitable[float]:
         """The reward of an answer. What it raises is a fault of the machinery."""
-        if self._given_score is None:
-            raise NotImplementedError(f"{type(self).__name__} must say what an answer is worth: give or write score")
+        assert self._given_score is not None, "reset has looked"
         return self._given_score(task, answer, calls)
 
     def prompt(self, task: Task) -> str:
@@ -203,6 +203,8 @@ class ToolEnv(TextEnv, AwaitedEnv):
     async def _reset(self, seed: int | None, options: dict[str, Any] | None) -> tuple[str, dict[str, Any]]:
         TextEnv.reset(self, seed=seed)
         self._over = True
+        if self._given_score is None and type(self).score is ToolEnv.score:
+            raise ConfigError(f"{type(self).__name__} must say what an answer is worth: give or write score")
         task = self.choose_task(options)
         question = self.prompt(task)
         for seat in self._sets:
@@ -217,10 +219,10 @@ class ToolEnv(TextEnv, AwaitedEnv):
     async def _step(self, action: str) -> Reply:
         if self._over or self.task is None:
             return "The episode is over.", 0.0, True, False, self._info(valid=False)
-        found = self.format.parse(action)
+        found = self.format.parse(action if isinstance(action, str) else "")
         if isinstance(found, CallProblem):
             return self._refused(found.text)
-        answer = _ANSWER.search(found.rest)
+        answer = first_pair(found.rest, "answer")
         if found.calls:
             if answer:
                 return self._refused("a reply holds calls or an <answer>, not both; nothing was called")
@@ -229,7 +231,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
             return self._refused("<answer> is not closed by </answer>")
         if answer is None and self.answer_in == "tags":
             return self._refused("wanted a call of a tool, or the final answer as <answer>…</answer>")
-        text = (answer.group(1) if answer else found.rest).strip()
+        text = (answer.inside if answer else found.rest).strip()
         if not text:
             return self._refused("the reply is empty; wanted a call of a tool, or the final answer")
         said = self.reply(self.task, text)
@@ -250,7 +252,7 @@ class ToolEnv(TextEnv, AwaitedEnv):
             self._tools = self._named([self._player.told(list(self._tools.values()), lives)])
 
     def _refused(self, why: str) -> Reply:
-        return f"Error: {why}", 0.0, False, False, self._info(valid=False, n_tool_errors=1)
+        return f"Error: {encodable(why)}", 0.0, False, False, self._info(valid=False, n_tool_errors=1)
 
     def _info(
         self, *, valid: bool = True, n_tool_calls: int = 0, n_tool_errors: int = 0, **more: Json
@@ -260,7 +262,10 @@ class ToolEnv(TextEnv, AwaitedEnv):
 
     async def _end(self, task: Task, answer: str) -> Reply:
         worth = self.score(task, answer, tuple(self.called))
-        reward = float(await worth if inspect.isawaitable(worth) else worth)
+        worth = await worth if inspect.isawaitable(worth) else worth
+        if not isinstance(worth, Real) or not math.isfinite(worth):  # numpy's floats are real, too
+            raise EnvError(f"{type(self).__name__}: score must give a finite number; got {worth!r:.100}")
+        reward = float(worth)
         self._over = True
         return "", reward, True, False, self._info(answer=answer) | {"success": reward >= self.success_at}
 
@@ -269,14 +274,21 @@ class ToolEnv(TextEnv, AwaitedEnv):
         allowed = min(left, self.max_parallel)
         results = await self._results(calls[:allowed])
         self.called += [Called(call, result) for call, result in zip(calls, results, strict=False)]
-        why = "no calls are left; give the final answer"
-        if left > allowed:
-            why = f"not called: a reply may hold {self.max_parallel} calls"
-        results += [ToolResult(f"Error: {why}", "limit")] * (len(calls) - allowed)
-        text = self.format.respond([(call.name, result.text) for call, result in zip(calls, results, strict=True)])
-        valid = not any(result.error in ("unknown", "arguments", "limit") for result in results)
-        n_errors = sum(result.error is not None for result in results)
+        valid = allowed == len(calls) and not any(result.error in ("unknown", "arguments") for result in results)
+        n_errors = sum(result.error is not None for result in results) + len(calls) - allowed
+        if allowed < len(calls):  # one text for all of them: a reply of a thousand calls must not fill the context
+            results.append(ToolResult(self._why_not(len(calls) - allowed, left > allowed), "limit"))
+        shown = [(call.name, result.text) for call, result in zip(calls, results, strict=False)]
+        text = encodable(self.format.respond(shown))
         return text, 0.0, False, False, self._info(valid=valid, n_tool_calls=allowed, n_tool_errors=n_errors)
+
+    def _why_not(self, n: int, too_many: bool) -> str:
+        why = (
+            f"not called: a reply may hold {self.max_parallel} calls"
+            if too_many
+            else "no calls are left; give the final answer"
+        )
+        return f"Error: {why}" + (f" (nor were the {n - 1} behind it)" if n > 1 else "")
 
     async def _results(self, calls: Sequence[ToolCall]) -> list[ToolResult]:
         """In the order of the calls. Raises Fault where the machinery failed."""
@@ -319,26 +331,31 @@ class ToolEnv(TextEnv, AwaitedEnv):
         return found
 
 
+def _check_lists(tools: Any, tasks: Any, split: Any) -> None:
+    """Raises ConfigError where tools or tasks are no lists, or a split is none."""
+    if isinstance(tools, str | Mapping):
+        raise ConfigError(f"ToolEnv: tools: wanted a list; got {tools!r:.100}; write [{tools!r:.100}]")
+    if not (tasks is None or isinstance(tasks, Mapping) or callable(tasks)):
+        raise ConfigError(
+            f"ToolEnv: tasks: wanted a list for each split, or a function of the split; got {tasks!r:.100}"
+        )
+    for name in (split, *(tasks if isinstance(tasks, Mapping) else ())):
+        if name not in SPLITS:
+            raise ConfigError(f"ToolEnv: no split is called '{name}'.{did_you_mean(str(name), SPLITS)}")
+
+
+def _check_numbers(max_calls: Any, max_parallel: Any, success_at: Any) -> None:
+    """Raises ConfigError for bounds that bound nothing."""
+    calls = 0 if max_calls is None else max_calls
+    for key, number, least in (("max_calls", calls, 0), ("max_parallel", max_parallel, 1)):
+        if type(number) is not int or number < least:
+            raise ConfigError(f"ToolEnv: {key}: wanted a number from {least}; got {number!r}")
+    if isinstance(success_at, bool) or not isinstance(success_at, int | float) or not math.isfinite(success_at):
+        raise ConfigError(f"ToolEnv: success_at: wanted a finite number; got {success_at!r}")
+
+
 def _tools(entry: Tool | Toolset) -> list[Tool]:
     return [entry] if isinstance(entry, Tool) else entry.listed()
-
-
-def _task(row: Any, split: str, number: int) -> Task:
-    """A task of a row of the list. Raises ConfigError for a row that is none."""
-    if isinstance(row, Task):
-        return row
-    if not (isinstance(row, Mapping) and isinstance(row.get("prompt"), str)):
-        raise ConfigError(
-            f"ToolEnv: task {number} of '{split}': wanted a Task, or a dictionary with a 'prompt'; got {row!r}"
-        )
-    options = {key: value for key, value in row.items() if key not in ("id", "reference")}
-    return Task(
-        id=str(row.get("id", f"{split}-{number}")),
-        seed=number,
-        split=split,
-        options=options,
-        reference=row.get("reference"),
-    )
 
 
 # ── toolsets and how long they live ──────────────────────────────────────────────────────────────────────────────────

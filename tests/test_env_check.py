@@ -10,8 +10,9 @@ import gymnasium
 import pytest
 
 import agentrl.env
-from agentrl.env import TextEnv, TextSpace
+from agentrl.env import LazyTasks, TextEnv, TextSpace
 from agentrl.env_check import CHECKS, Check, check_env, failed, render
+from agentrl.errors import GameError
 from agentrl.types import Task
 
 SPLITS = ("train", "valid_seen", "valid_unseen")
@@ -617,6 +618,43 @@ def test_an_environment_registered_as_nondeterministic_is_not_compared() -> None
 
     found = statuses(make)
     assert found["determinism"] == "skip" and "fail" not in found.values()
+
+
+class Slowly(LazyTasks):
+    """A million tasks, each of which takes a while."""
+
+    made = 0
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return 1_000_000
+
+    def make(self, place: int) -> Task:
+        Slowly.made += 1
+        return Task(
+            f"{self.split}-{place}", place, split=self.split, options={"door": f"{self.split} {place}", "length": 2}
+        )
+
+
+def test_tasks_that_take_time_to_make_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Hall):
+        def tasks(self, split: str) -> Any:
+            return Slowly(split)
+
+        def find_task(self, task_id: str) -> Task:
+            split, _, place = task_id.rpartition("-")
+            if split not in SPLITS:
+                raise GameError(f"no task '{task_id}'")
+            return Slowly(split).make(int(place))
+
+    monkeypatch.setattr("agentrl.env_check.contract.LIST_SECONDS", 0.0)
+    checks = check_env(Slow)
+    assert not failed(checks), render(checks)
+    [tasks] = [check for check in checks if check.name == "tasks"]
+    assert "train 1,000,000 (200 compared)" in tasks.detail
+    assert Slowly.made < 3 * 2_000  # two checks look at 200 of three splits, the others at a few
 
 
 def test_one_split_is_enough() -> None:

@@ -14,6 +14,11 @@ SMALLER = {  # what takes minutes as it stands
 }
 
 
+def test_what_is_of_ones_own_takes_less_than_forty_lines() -> None:
+    own = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES if "your_own" in path.name}
+    assert len(own) >= 3 and max(own.values()) < 40, own
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXAMPLES, ids=[path.stem for path in EXAMPLES])
 def test_example_runs_and_prints(path: Path) -> None:

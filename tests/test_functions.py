@@ -302,6 +302,9 @@ def test_a_careless_player_is_between_random_and_right() -> None:
         ({"describe": "jsn"}, "Did you mean 'json'"),
         ({"max_steps": 0}, "above 0"),
         ({"format": "hermse"}, "Did you mean 'hermes'"),
+        ({"tape": "calls.jsonl"}, "FunctionCalling-v0' has no option 'tape'. Known: check, describe, format, go_on"),
+        ({"levle": "tiny"}, "Did you mean 'level'"),
+        ({"max_step": 3}, "Did you mean 'max_steps'"),
     ],
 )
 def test_wrong_options_are_told(options: dict[str, Any], told: str) -> None:

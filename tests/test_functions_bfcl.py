@@ -131,6 +131,27 @@ def test_all_calls_are_judged_as_the_package_does(category: str, package: tuple[
     assert accepted >= 0.99 * n
 
 
+@needs_package
+def test_what_would_be_computed_for_hours_is_an_error() -> None:
+    engine = Engine({"id": "multi_turn_base_0", "involved_classes": ["MathAPI"], "initial_config": {}})
+    huge = 10**9
+    for name, args, kwargs in (
+        ("power", (9, huge), {}),
+        ("power", (), {"base": 10**4000, "exponent": 10**4}),
+        ("power", (2,), {"exponent": -huge}),
+        ("logarithm", (2.0, 10.0, huge), {}),
+        ("logarithm", (), {"value": 2, "base": 10, "precision": huge}),
+        ("square_root", (2, huge), {}),
+        ("round_number", (12345,), {"decimal_places": -huge}),
+    ):
+        text, ran = engine.call(name, args, kwargs)
+        assert (not ran and "are not computed" in text) or "is not computed" in text, (name, text)
+    assert engine.call("power", (2, 10)) == ('{"result": 1024}', True)
+    assert engine.call("power", (2.5, 3.0))[1] and engine.call("power", ("a", huge))[1]
+    assert engine.call("square_root", (), {"number": 10**12, "precision": 5})[1]
+    assert engine.call("logarithm", (10**12, 10, 5))[1]
+
+
 # ── turns ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -8,9 +8,12 @@ import json
 import math
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +36,7 @@ from agentrl.tool_env import ToolEnv
 
 pytest.importorskip("bm25s", reason="BM25 needs the extra 'search'")
 
-from agentrl.retrieval.bm25 import K1, B, Bm25, words_of
+from agentrl.retrieval.bm25 import K1, MAX_QUERY_WORDS, B, Bm25, words_of
 
 TOWNS = [
     Passage("0", "Oslo", "Oslo is a city with a fjord."),
@@ -88,6 +91,14 @@ def test_equal_scores_are_ordered_by_id_whatever_the_order_of_the_corpus() -> No
 @given(st.permutations(["harbour", "rain", "city", "city"]))
 def test_the_order_of_the_words_of_a_query_does_not_matter(words: list[str]) -> None:
     assert Bm25(TOWNS).search([" ".join(words)], 4) == Bm25(TOWNS).search(["city city harbour rain"], 4)
+
+
+def test_a_query_of_a_million_words_takes_no_longer_than_one_of_a_thousand() -> None:
+    finder = Bm25(TOWNS)
+    started = time.perf_counter()
+    [long] = finder.search(["rain " * 1_000_000 + "harbour"], 3)
+    assert time.perf_counter() - started < 5
+    assert long == finder.search(["rain " * MAX_QUERY_WORDS], 3)[0]
 
 
 def test_a_corpus_without_words_is_refused() -> None:
@@ -219,6 +230,60 @@ def test_a_bad_request_is_told_and_the_server_lives_on(body: Any) -> None:
         assert httpx.get(server.url, trust_env=False).status_code == 405
         assert post(server.url + "r", {"queries": []}).status_code == 404
         assert post(server.url, {"queries": []}).json() == {"result": []}
+
+
+def test_who_leaves_before_the_answer_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    left, asked, handled = threading.Event(), threading.Event(), threading.Event()
+
+    class Heard(RetrievalServer):
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            super().handle_error(request, client_address)
+            handled.set()
+
+    class Slow(Bm25):
+        def search(self, queries: Any, k: int) -> list[list[Hit]]:
+            asked.set()
+            assert left.wait(30)
+            return [[Hit("0", "t", "x" * 5_000_000, 1.0)]]
+
+    with Heard(Slow(TOWNS), port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            host, port = server.server_address[:2]
+            with socket.create_connection((str(host), port)) as connection:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # ends by a reset
+                body = b'{"queries": ["x"]}'
+                head = f"POST /retrieve HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+                connection.sendall(head.encode() + body)
+                assert asked.wait(30)
+            left.set()
+            assert handled.wait(30)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_passage_that_cannot_be_read_is_told() -> None:
+    class Broken(Bm25):
+        def search(self, queries: Any, k: int) -> list[list[Hit]]:
+            raise GameError("passage 7: wanted a passage")
+
+    with RetrievalServer(Broken(TOWNS), port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            reply = post(server.url, {"queries": ["x"]})
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (reply.status_code, reply.json()) == (500, {"error": "passage 7: wanted a passage"})
+
+
+def test_half_a_surrogate_pair_can_be_asked_for() -> None:
+    with serving() as server, HttpRetriever(server.url) as client:
+        assert ids(client.search(["\ud800 fjord"], 1)[0]) == ["0"]
 
 
 def replies(documents: Any) -> Answer:

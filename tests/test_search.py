@@ -6,6 +6,7 @@ import asyncio
 import json
 import pickle
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -161,6 +162,14 @@ def test_the_words_for_an_invalid_action_are_search_r1s() -> None:
         "\nMy previous action is invalid. If I want to search, I should put the query between <search> and </search>. If I want "
         "to give the final answer, I should put the answer between <answer> and </answer>. Let me try again.\n"
     )
+
+
+def test_a_reply_of_openings_takes_no_longer_than_any_other() -> None:
+    env = SearchEnv()
+    env.reset(seed=0)
+    started = time.perf_counter()
+    assert env.step("<search>" * 100_000)[4]["valid"] is False
+    assert time.perf_counter() - started < 5
 
 
 def test_a_hostile_passage_does_nothing(folder: str) -> None:

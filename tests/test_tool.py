@@ -106,6 +106,12 @@ def test_what_a_tool_raises_is_text(raised: BaseException, error: str, text: str
     assert (result.error, result.text) == (error, text)
 
 
+def test_many_problems_of_arguments_are_told_in_few_lines() -> None:
+    result = run(paint, times=1, at={"x": 1}, **{f"wrong{number}": 1 for number in range(500)})
+    assert result.error == "arguments" and result.text.count("\n") == 10
+    assert result.text.endswith("… and 490 more problems of the arguments")
+
+
 def test_only_declared_errors_are_faults() -> None:
     @tool(faults=(ConnectionError,))
     def fetch(which: int) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
+import numpy as np
 import pytest
 from toys import tokenizer
 
@@ -19,7 +20,7 @@ from agentrl.chat.tool_calls import call_format
 from agentrl.config import AgentTable
 from agentrl.env import awaited, make
 from agentrl.env_check import check_env, render
-from agentrl.errors import ConfigError, GameError, ToolFault
+from agentrl.errors import ConfigError, EnvError, GameError, ToolFault
 from agentrl.rollouts import EnvPool, Maker, ProcessPool, Rollouts, play
 from agentrl.tool import ToolFault as Declared
 from agentrl.tool import Toolset, tool
@@ -193,6 +194,32 @@ def test_calls_are_bounded() -> None:
     assert "no calls are left" in text and info["n_tool_calls"] == 1 and len(env.called) == 3
 
 
+@pytest.mark.parametrize("form", ["hermes", "json", "python"])
+@pytest.mark.parametrize("options", [{"max_parallel": 2}, {"max_calls": 2}])
+def test_a_reply_of_a_thousand_calls_does_not_fill_the_context(form: str, options: dict[str, int]) -> None:
+    env = sums(format=form, **options)
+    env.reset(seed=0)
+    text, *_, info = env.step(said(*[("add", {"a": 1, "b": n}) for n in range(1000)], form=form))
+    assert len(text) < 1000 and "the 997 behind it" in text
+    assert (info["n_tool_calls"], info["n_tool_errors"], info["valid"], len(env.called)) == (2, 998, False, 2)
+
+
+def test_half_a_surrogate_pair_reaches_nobody() -> None:
+    @tool
+    def echo(text: Any) -> Any:
+        """Repeats."""
+        return text
+
+    half = '"\\ud800"'
+    env = sums(echo)
+    for name, arguments in (("echo", f'{{"text": {half}}}'), (half[1:-1], "{}"), ("add", f"{{{half}: {half}}}")):
+        env.reset(seed=0)
+        text, *_ = env.step(f'<tool_call>{{"name": "{name}", "arguments": {arguments}}}</tool_call>')
+        assert text.encode() and "\ud800" not in text
+    assert env.step(f"<tool_call>{{{half}: 1}}</tool_call>")[0].encode()
+    assert asyncio.run(echo.call({"text": "a\ud800b"})).text == "a?b"
+
+
 def test_faults_are_raised_and_others_are_not() -> None:
     env = sums()
     env.reset(seed=0)
@@ -280,7 +307,14 @@ def test_subclasses_write_tasks_score_and_prompt() -> None:
         (lambda: ToolEnv(format="xml"), "no format"),
         (lambda: ToolEnv(tasks={"trian": []}), "Did you mean 'train'"),
         (lambda: ToolEnv(describe="json"), "describe"),  # type: ignore[arg-type]
-        (lambda: ToolEnv(tasks={"train": [{"question": "?"}]}).tasks("train"), "'prompt'"),
+        (lambda: ToolEnv("calculator"), "wanted a list; got 'calculator'"),
+        (lambda: ToolEnv(split="valid"), "no split is called 'valid'"),
+        (lambda: ToolEnv(max_parallel=0), "max_parallel: wanted a number from 1; got 0"),
+        (lambda: ToolEnv(max_calls=-1), "max_calls: wanted a number from 0; got -1"),
+        (lambda: ToolEnv(max_calls=True), "max_calls"),
+        (lambda: ToolEnv(success_at=float("nan")), "success_at: wanted a finite number"),
+        (lambda: ToolEnv(tasks="tasks.jsonl"), "a list for each split"),  # type: ignore[arg-type]
+        (lambda: ToolEnv(tasks={"train": [{"prompt": "?"}]}).reset(seed=0), "give or write score"),
     ],
 )
 def test_what_does_not_fit_is_refused(build: Any, why: str) -> None:
@@ -288,6 +322,44 @@ def test_what_does_not_fit_is_refused(build: Any, why: str) -> None:
         build()
     with pytest.raises(GameError, match="has no text"):
         ToolEnv(tasks={"train": [Task("t")]}, score=exact).reset(seed=0)
+    with pytest.raises(GameError, match="no task in the split 'train'"):
+        ToolEnv(tasks={"train": []}, score=exact).reset(seed=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (None, "wanted a list of tasks"),
+        ("abc", "wanted a list of tasks"),
+        ({"prompt": "?"}, "wanted a list of tasks"),
+        (7, "wanted a list of tasks"),
+        ([{"question": "?"}], "task 0 of 'train': wanted a Task, or a dictionary with a text as 'prompt'"),
+        ([{"prompt": "?"}, {"prompt": None}], "task 1 of 'train'"),
+        ([{"promt": "x" * 9_000}], "^.{0,250}$"),
+        ([{"prompt": "?", "id": "a"}, {"prompt": "!", "id": "a"}], "task 1 of 'train': the id 'a' is taken"),
+        ([{"prompt": "?", "id": None}], "as 'id'"),
+        ([Task("t", split="valid_seen")], "says that its split is 'valid_seen'"),
+    ],
+)
+def test_a_malformed_list_of_tasks_is_one_clear_error(given: Any, why: str) -> None:
+    for tasks in ({"train": given}, lambda split: given):
+        with pytest.raises(ConfigError, match=why):
+            ToolEnv(tasks=tasks, score=exact).reset(seed=0)
+
+
+@pytest.mark.parametrize("worth", [None, "good", float("nan"), float("inf"), [1.0]])
+def test_a_score_that_is_no_number_is_the_machinerys_fault(worth: Any) -> None:
+    env = ToolEnv(tasks=rows, score=lambda task, answer, calls: worth)
+    env.reset(seed=0)
+    with pytest.raises(EnvError, match="score must give a finite number"):
+        env.step("1")
+
+
+@pytest.mark.parametrize("worth", [1, True, np.float32(1)])
+def test_a_score_may_be_any_kind_of_number(worth: Any) -> None:
+    env = ToolEnv(tasks=rows, score=lambda task, answer, calls: worth)
+    env.reset(seed=0)
+    assert env.step("1")[1] == 1.0
 
 
 class Caller:

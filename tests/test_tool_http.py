@@ -242,7 +242,14 @@ def test_addresses_that_are_not_public_are_refused_though_all_hosts_are_allowed(
 def test_public() -> None:
     for text in ("93.184.216.34", "2606:4700::1111", "::ffff:93.184.216.34", "64:ff9b::5db8:d822"):
         assert public(ipaddress.ip_address(text)), text
-    for text in ("2001:0:7f00:1::", "2001:0:4136:e378:8000:63bf:80ff:fffe", "64:ff9b::a00:1", "::ffff:0:1"):
+    for text in (
+        "2001:0:7f00:1::",
+        "2001:0:4136:e378:8000:63bf:80ff:fffe",
+        "64:ff9b::a00:1",
+        "::ffff:0:1",
+        "fec0::1",
+        "192.88.99.1",
+    ):
         assert not public(ipaddress.ip_address(text)), text
 
 
@@ -355,6 +362,19 @@ def test_redirects_to_what_may_not_be_asked(server: Server, where: str) -> None:
     server.answers["/"] = says(b"", status=301, location=where.format(host=server.host))
     result = ask(Http((server.host, "*")), f"http://{server.host}/")
     assert (result.error, len(server.seen)) == ("tool", 1)
+
+
+def test_cookies_are_neither_taken_nor_sent(server: Server) -> None:
+    server.answers["/"] = says(b"", status=302, location="/next", set_cookie="secret=1; path=/")
+    server.answers["/next"] = says(b"done")
+    assert ask(Http((server.host,)), f"http://{server.host}/").text.endswith("done")
+    assert [("cookie" in headers) for _, _, headers, _ in server.seen] == [False, False]
+
+
+@pytest.mark.parametrize("name", ["a" * 64 + ".org", "a..org", ".org"])
+def test_what_can_be_no_name_is_refused(name: str) -> None:
+    result = ask(Http(("*",)), f"http://{name}/")
+    assert result.error == "tool" and "is no name of a host" in result.text
 
 
 def test_redirects_have_an_end(server: Server) -> None:

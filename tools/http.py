@@ -23,13 +23,14 @@ import socket
 import ssl
 import zlib
 from dataclasses import dataclass
-from html.parser import HTMLParser
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, ClassVar, Literal
 
 import httpx
 
 from agentrl.errors import ConfigError, ToolError, ToolFault
 from agentrl.tool import Tool, Toolset, register_tool, tool
+from agentrl.tools.pages import Page, page_text
 
 __all__ = ["Http", "Rules", "page_text"]
 
@@ -39,12 +40,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 MAX_REDIRECTS = 5
 MAX_URL_CHARS = 2000
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Encodings of texts; Python knows others that are none, or that take time beyond all measure.
-CHARSET = re.compile(
-    r"utf-?(8|16|32)([bl]e)?|(us-)?ascii|latin-?1|iso-8859-\d+|windows-125\d|koi8-[ru]|gb(2312|k|18030)|big5|euc-(jp|kr)|"
-    r"shift_jis|iso-2022-jp",
-    re.IGNORECASE,
-)
+RELAYS = ipaddress.IPv4Network("192.88.99.0/24")  # of 6to4, given up (RFC 7526)
 ENTRY = re.compile(r"(?P<name>\*|\[[0-9a-f:.]+\]|(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?)(:(?P<port>\d{1,5}))?")
 
 
@@ -133,12 +129,17 @@ def public(found: Address) -> bool:
             return False
         if found.ipv4_mapped is not None or found in NAT64:
             return True
-    return found.is_global and not found.is_multicast and not found.is_reserved
+        if found.is_site_local:  # private once; Python counts it as global
+            return False
+    return found.is_global and not found.is_multicast and not found.is_reserved and found not in RELAYS
 
 
 async def resolve(name: str, port: int) -> list[Address]:
-    """All addresses of a name. Raises OSError where it has none."""
-    found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    """All addresses of a name. Raises OSError where it has none, Refused for what can be no name."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a part of it is empty, or longer than 63 characters
+        raise Refused(f"{name[:100]} is no name of a host") from error
     return list(dict.fromkeys(ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found))
 
 
@@ -146,18 +147,6 @@ async def resolve(name: str, port: int) -> list[Address]:
 def certificates() -> ssl.SSLContext:
     """Which servers are believed; loading them takes longer than a page."""
     return ssl.create_default_context()
-
-
-@dataclass(frozen=True)
-class Page:
-    """An answer: at most ``max_bytes`` of its content, decoded; ``cut`` where there was more."""
-
-    url: str
-    status: int
-    content_type: str
-    charset: str
-    content: bytes
-    cut: bool
 
 
 @register_tool
@@ -239,7 +228,10 @@ class Http(Toolset):
 
     async def _page(self, method: str, url: httpx.URL, body: bytes, content_type: str) -> Page:
         """The answer behind all redirects. Raises Refused, httpx.HTTPError and OSError."""
-        async with httpx.AsyncClient(verify=certificates(), trust_env=False, timeout=self.timeout_s) as client:
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # no cookie is taken, so none is sent to the next hop
+        async with httpx.AsyncClient(
+            verify=certificates(), trust_env=False, timeout=self.timeout_s, cookies=jar
+        ) as client:
             for _ in range(MAX_REDIRECTS + 1):
                 request = await self._request(client, method, url, body, content_type)
                 response = await client.send(request, stream=True, follow_redirects=False)
@@ -322,73 +314,3 @@ def unpacker(encoding: str) -> Any:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise ToolError(f"the answer is packed as {encoding[:50]!r}, which was not asked for")
     return zlib.decompressobj(zlib.MAX_WBITS | 32)
-
-
-BLOCKS = {
-    *(
-        "p",
-        "div",
-        "br",
-        "li",
-        "ul",
-        "ol",
-        "tr",
-        "table",
-        "section",
-        "article",
-        "header",
-        "footer",
-        "main",
-        "nav",
-        "pre",
-    ),
-    *("h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "form", "title", "hr", "dt", "dd"),
-}
-UNSEEN = {"script", "style", "template", "noscript"}
-
-
-class _Text(HTMLParser):
-    """What a reader sees of a page, without its layout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.parts: list[str] = []
-        self._unseen = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._unseen += tag in UNSEEN
-        if tag in BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._unseen = max(0, self._unseen - (tag in UNSEEN))
-        if tag in BLOCKS:
-            self.parts.append("\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self._unseen:
-            self.parts.append(re.sub(r"\s+", " ", data))
-
-
-def page_text(page: Page, max_chars: int) -> str:
-    """What the model sees: a line with the status, the address that answered and the kind; then the text."""
-    head = f"{page.status} {page.url} ({page.content_type or 'no content type'})\n"
-    kind = page.content_type
-    is_text = kind.startswith("text/") or re.search(r"json|xml|javascript|x-www-form", kind)
-    if not page.content or not is_text:
-        return f"{head}(no text: {len(page.content)}{' or more' if page.cut else ''} bytes)"
-    charset = page.charset if CHARSET.fullmatch(page.charset) else "utf-8"
-    try:
-        text = page.content.decode(charset, errors="replace")
-    except LookupError:  # a number of iso-8859 that there is not
-        text = page.content.decode(errors="replace")
-    if "html" in kind:
-        parser = _Text()
-        parser.feed(text)
-        parser.close()
-        lines = (line.strip() for line in "".join(parser.parts).splitlines())
-        text = "\n".join(line for line in lines if line)
-    text = re.sub(r"[\x00-\x08\x0b-\x1f\x7f]", "\ufffd", text.replace("\r\n", "\n"))
-    if len(text) > max_chars or page.cut:
-        return f"{head}{text[:max_chars]}\n… (cut: the page is longer)"
-    return head + text

@@ -36,7 +36,8 @@ answer to that); time, the number of cores and what ``uname`` tells are visible;
 all together only by wall-clock time; without ``memory``, each of its processes has ``memory_mb`` for itself; with it they may
 exceed it between two looks; what lies in the page cache can be timed. Without ``reads`` it reads whatever its user can.
 
-``backend = "docker"`` (or "podman") runs each call in a container of ``image`` instead.
+``backend = "docker"`` (or "podman") runs each call in a container of ``image`` instead. (Tested by its command line and a
+stand-in; with a real one only where one runs.)
 """
 
 from __future__ import annotations

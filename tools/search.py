@@ -25,12 +25,13 @@ __all__ = ["Search"]
 @register_tool
 @dataclass
 class Search(Toolset):
-    """``corpus``: a file that BM25 ranks (``index``: a folder that keeps its index), or ``retriever``: the address of a server;
-    ``k``: how many passages a query gets."""
+    """``corpus``: a file that BM25 ranks, or the embeddings of ``encoder``, a transformers model's folder (``index``: a folder that
+    keeps the index), or ``retriever``: the address of a server; ``k``: how many passages a query gets."""
 
     corpus: str | None = None
     retriever: str | None = None
     index: str | None = None
+    encoder: str | None = None
     k: Annotated[int, Field(ge=1, le=100)] = 3
 
     lifetime: ClassVar[Literal["episode", "task", "run"]] = "run"
@@ -41,7 +42,7 @@ class Search(Toolset):
         self._opened: Retriever | None = None
 
     def open(self, task: Task | None) -> None:
-        self._opened = open_retriever(self.corpus or self.retriever or "", self.index)
+        self._opened = open_retriever(self.corpus or self.retriever or "", self.index, self.encoder)
 
     def close(self) -> None:
         if self._opened is not None:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_ACTION = re.compile(r"<action>(.*?)</action>", re.DOTALL)
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+from agentrl.tags import first_pair
+
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _HAN = re.compile("[\u4e00-\u9fff]")
 
@@ -46,17 +46,17 @@ class ActionFormat:
 
     def parse(self, text: str) -> Parsed:
         """Never raises: a completion that does not fit is data."""
-        thought = _THINK.search(text)
+        thought = first_pair(text, "think")
         if self.think_tags and thought is None:
             return Parsed("", problem="no <think>…</think> found")
-        thinking = thought.group(1).strip() if thought else ""
+        thinking = thought.inside.strip() if thought else ""
         if not self.action_tags:
             action = _THOUGHTS.sub("", text).strip()
             return Parsed(action, thinking, "" if action else "the completion is empty")
-        match = _ACTION.search(_THOUGHTS.sub("", text[thought.end() :] if thought else text))
+        match = first_pair(_THOUGHTS.sub("", text[thought.end :] if thought else text), "action")
         if match is None:
             return Parsed("", thinking, "no <action>…</action> found")
-        action = match.group(1).strip()
+        action = match.inside.strip()
         return Parsed(action, thinking, "" if action else "<action> is empty")
 
     def pieces(self, action: str, thought: str = "", *, opened: bool = False) -> list[tuple[str, bool]]:
@@ -89,8 +89,8 @@ class VerlAgentFormat(ActionFormat):
 
     def parse(self, text: str) -> Parsed:
         """Never raises."""
-        thought = _THINK.search(text)
-        thinking = thought.group(1).strip() if thought else ""
+        thought = first_pair(text, "think")
+        thinking = thought.inside.strip() if thought else ""
         lower = text.lower()
         first, last = lower.find("<action>"), lower.find("</action>")
         if first < 0 or last < 0:

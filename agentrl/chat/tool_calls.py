@@ -32,7 +32,7 @@ MAX_DEPTH = 32
 _BLANKS = re.compile(r"\s*")
 _THOUGHT = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
 _MARK = re.compile(r"<think>|</?tool_call>")
-_FENCE = re.compile(r"^```[\w-]*[ \t]*\n?\s*(?=[\[{])", re.MULTILINE)
+_FENCE = re.compile(r"^```[\w-]*+[ \t]*+\n?+\s*+(?=[\[{])", re.MULTILINE)
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 _TAGS = re.compile(r"<(?=/?tool_(?:call|response))")
 
@@ -83,7 +83,8 @@ class _Unreadable(Exception):
 def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
         raise _Unreadable(f"the key {_brief(twice)} is given twice")
     return found
 

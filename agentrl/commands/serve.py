@@ -74,15 +74,17 @@ def retriever(
     corpus: Annotated[Positional[Path], arg(metavar="CORPUS")],
     /,
     index: Folder = None,
+    encoder: Folder = None,
     topk: int = 3,
     host: str = "127.0.0.1",
     port: int = 8000,
 ) -> None:
-    """Serve a corpus as Search-R1's retriever does (POST /retrieve), by BM25.
+    """Serve a corpus as Search-R1's retriever does (POST /retrieve), by BM25 or by embeddings.
 
     Args:
         corpus: A .jsonl or .jsonl.gz file with lines of id and contents (the title in quotes, a line feed, the text).
         index: Keep the index in this folder, and map it from there next time.
+        encoder: The folder of a transformers model whose embeddings rank the passages (as E5's; default: BM25).
         topk: How many passages a request gets that does not say.
         host: The address to listen on; 0.0.0.0 lets other machines ask.
         port: Where to listen; 0 takes a free port, which is printed.
@@ -90,5 +92,5 @@ def retriever(
     from agentrl.retrieval import open_retriever
     from agentrl.retrieval.server import RetrievalServer, serve
 
-    with open_retriever(corpus, index) as opened:
+    with open_retriever(corpus, index, encoder) as opened:
         serve(RetrievalServer(opened, host, port, topk), say)

@@ -6,7 +6,7 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Real
 from statistics import median
 from typing import Any, TypeVar
@@ -45,7 +45,8 @@ from agentrl.errors import AgentRLError
 from agentrl.types import Task
 
 T = TypeVar("T")
-MANY_TASKS = 2_000  # of a split whose ids are compared
+MANY_TASKS = 2_000  # of a split whose ids are compared,
+FEW_TASKS, LIST_SECONDS = 200, 1.0  # or as many as can be made in that time, but not fewer
 LONG_RUN, LONG_SECONDS = 1_000, 2.0  # turns of one instance, or as many as fit; nothing else plays one so long
 NO_TASK = "no task has this id"
 BAD_ACTIONS = {
@@ -203,14 +204,26 @@ def check_tasks(probe: Probe) -> str:
         require(sequence, f"tasks('{split}'): wanted a sequence; got {type(found).__name__}")
         started, size, ids = time.perf_counter(), len(found), set()
         seconds = time.perf_counter() - started
-        for index in sorted({*range(min(size, MANY_TASKS)), *spread(range(size), MANY_TASKS)}):
-            task, where = found[index], f"tasks('{split}')[{index}]"
+        for index, task in _many(found):
+            where = f"tasks('{split}')[{index}]"
             require(isinstance(task, Task) and task.id, f"{where}: wanted a Task with an id; got {brief(task)}")
             require(task.id not in ids, f"{where} repeats the id '{task.id}'")
             ids.add(task.id)
-        sizes.append(f"{split} {size:,}" + (f" (len takes {seconds:.1f} s)" if seconds > 0.1 else ""))
+        told = [f"{len(ids):,} compared"] * (len(ids) < size) + [f"len takes {seconds:.1f} s"] * (seconds > 0.1)
+        sizes.append(f"{split} {size:,}" + (f" ({', '.join(told)})" if told else ""))
     require(probe.sampled, "no split has a task")
     return ", ".join(sizes)
+
+
+def _many(tasks: Sequence[Task]) -> Iterator[tuple[int, Task]]:
+    """Places and tasks: some from end to end, then neighbours and others for as long as there is time. (A task may be made when it
+    is asked for, and take milliseconds.)"""
+    size, end = len(tasks), time.perf_counter() + LIST_SECONDS
+    few, many = spread(range(size), FEW_TASKS), spread(range(size), MANY_TASKS)
+    for number, place in enumerate(dict.fromkeys((*few, *range(min(size, MANY_TASKS)), *many))):
+        if number >= FEW_TASKS and time.perf_counter() > end:
+            return
+        yield place, tasks[place]
 
 
 @needs("tasks", "resets")
@@ -242,7 +255,7 @@ def check_split_ids(probe: Probe) -> str:
     """Splits share no task id, and a task names its split."""
     owner: dict[str, str] = {}
     for split, found in splits(probe.fresh()).items():
-        for task in spread(found, MANY_TASKS):
+        for _, task in _many(found):
             require(task.split == split, f"task '{task.id}' of '{split}' says that its split is '{task.split}'")
             other = owner.setdefault(task.id, split)
             require(other == split, f"task '{task.id}' is in '{other}' and in '{split}'")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import heapq
-import json
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +15,10 @@ import numpy as np
 
 from agentrl.errors import GameError, MissingExtra
 from agentrl.retrieval.base import Hit, Passage
+from agentrl.retrieval.kept import keep, signature_of
 
 K1, B = 0.9, 0.4  # Anserini's values, which Search-R1's BM25 server uses
+MAX_QUERY_WORDS = 1024  # Lucene's own bound; each takes a look at the whole corpus
 _WORD = re.compile(r"\w+")
 
 
@@ -37,7 +37,8 @@ class Bm25:
 
     ``index`` is a folder that keeps the index between runs and from which it is mapped, not read; where it is missing or belongs
     to another corpus, it is made. Hits are ordered by score, those of equal scores by id (shorter first, then alphabetically, so
-    that 9 stands before 10); a passage that shares no word with the query is none. Searches of several threads do not disturb
+    that 9 stands before 10); a passage that shares no word with the query is none. Of a query the first ``MAX_QUERY_WORDS`` words
+    that the corpus knows are looked for. Searches of several threads do not disturb
     each other. Raises MissingExtra without bm25s, GameError for a corpus without words and an index that cannot be kept.
     """
 
@@ -48,13 +49,12 @@ class Bm25:
         self.corpus = corpus
         folder = None if index is None else Path(index)
         signature = getattr(corpus, "signature", "")
-        if folder is not None and _kept(folder) == signature and signature:
-            self._index: Any = self._library.BM25.load(folder / "bm25", mmap=True, show_progress=False)
-        else:
-            self._index = self._built()
-            if folder is not None:
-                self._keep(folder, signature)
-                self._index = self._library.BM25.load(folder / "bm25", mmap=True, show_progress=False)
+        if folder is None:
+            self._index: Any = self._built()
+            return
+        if not signature or signature_of(folder) != signature:
+            keep(folder, signature or "unknown", lambda draft: self._built().save(draft / "bm25", show_progress=False))
+        self._index = self._library.BM25.load(folder / "bm25", mmap=True, show_progress=False)
 
     def search(self, queries: Sequence[str], k: int) -> list[list[Hit]]:
         """For each query at most ``k`` hits, best first."""
@@ -71,7 +71,8 @@ class Bm25:
 
     def _found(self, query: str, k: int) -> list[Hit]:
         known = self._index.vocab_dict
-        ids = sorted(known[word] for word in words_of(query) if word in known)  # sorted: the sum has one order
+        words = [word for word in words_of(query) if word in known]
+        ids = sorted(known[word] for word in words[:MAX_QUERY_WORDS])  # sorted: the sum has one order
         if not ids or k < 1:
             return []
         scores = self._index.get_scores_from_ids(ids)
@@ -87,24 +88,6 @@ class Bm25:
         index.index((rows, known), create_empty_token=False, show_progress=False)
         return index
 
-    def _keep(self, folder: Path, signature: str) -> None:
-        """Writes the index beside its place and then puts it there, so that a stop in between leaves none that is half written."""
-        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
-        try:
-            shutil.rmtree(draft, ignore_errors=True)
-            draft.mkdir(parents=True)
-            self._index.save(draft / "bm25", show_progress=False)
-            (draft / "corpus.json").write_text(json.dumps({"signature": signature}), encoding="utf-8")
-            if folder.exists():
-                if folder.is_dir() and any(folder.iterdir()) and not _kept(folder):
-                    raise GameError(f"'{folder}' holds something that is no index; give another folder")
-                shutil.rmtree(folder)
-            draft.rename(folder)
-        except OSError as error:
-            raise GameError(f"the index cannot be kept in '{folder}': {error}") from error
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
-
 
 def _candidates(scores: np.ndarray, k: int) -> np.ndarray:
     """Places of all scores above 0 that are at least the k-th largest, ties with it included."""
@@ -116,14 +99,6 @@ def _numbered(corpus: Sequence[Passage], known: dict[str, int]) -> Iterator[list
     """The words of each passage as numbers, which ``known`` collects."""
     for passage in corpus:
         yield [known.setdefault(word, len(known)) for word in words_of(f"{passage.title} {passage.text}")]
-
-
-def _kept(folder: Path) -> str:
-    """The signature of the corpus whose index a folder keeps; "" where it keeps none."""
-    try:
-        return str(json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["signature"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
 
 
 @functools.cache

@@ -47,7 +47,8 @@ class HttpRetriever:
         self.close()
 
     def _asked(self, queries: list[str], k: int) -> list[list[Hit]]:
-        body = {"queries": queries, "topk": k, "return_scores": True}
+        sent = [query.encode(errors="replace").decode() for query in queries]  # half a surrogate pair cannot be sent
+        body = {"queries": sent, "topk": k, "return_scores": True}
         problem = ""
         for attempt in range(self.retries + 1):
             if attempt:

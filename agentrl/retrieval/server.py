@@ -2,17 +2,19 @@
 
     {"queries": ["…"], "topk": 3, "return_scores": true}  ->  {"result": [[{"document": {"id", "contents"}, "score": 1.5}, …]]}
 
-Without ``return_scores`` each list holds the documents themselves. What cannot be read is status 400 with an ``error``.
+Without ``return_scores`` each list holds the documents themselves. A request that cannot be read is status 400 with an ``error``, a
+passage that cannot be read 500, a retriever that is down 503.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from agentrl.errors import ConfigError, ToolFault
+from agentrl.errors import ConfigError, GameError, ToolFault
 from agentrl.retrieval.base import Hit, Passage, Retriever
 
 MAX_BODY = 16 * 2**20
@@ -42,6 +44,11 @@ class RetrievalServer(ThreadingHTTPServer):
         """What a client is given."""
         host, port = self.server_address[:2]
         return f"http://{host}:{port}/retrieve"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tells of what went wrong with a request, unless it is that who asked has gone."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
 
     def answer(self, body: Any) -> dict[str, Any]:
         """The reply to a request's JSON. Raises BadRequest."""
@@ -74,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._write(400, {"error": str(error)}, close=True)
         except ToolFault as error:  # a retriever that asks another server
             self._write(503, {"error": str(error)})
+        except GameError as error:  # a passage that cannot be read
+            self._write(500, {"error": str(error)})
 
     def do_GET(self) -> None:
         self._write(405, {"error": "POST to /retrieve"}, close=True)

@@ -21,6 +21,15 @@ from agentrl.errors import GameError
 from agentrl.types import Json, ToolCall
 
 _SOURCE = "bfcl_eval.eval_checker.multi_turn_eval.func_source_code"
+MAX_DIGITS = 10_000  # that MathAPI may be asked to compute; results above Python's own bound of 4,300 are errors anyway
+MAX_BITS = 100_000  # of a power of integers
+# The arguments of MathAPI's functions that say how much there is to compute; None: another one.
+MATH: Mapping[str, tuple[str | None, ...]] = {
+    "logarithm": (None, None, "precision"),
+    "square_root": (None, "precision"),
+    "round_number": (None, "decimal_places"),
+    "power": ("base", "exponent"),
+}
 
 
 class Engine:
@@ -41,10 +50,12 @@ class Engine:
                     self.methods[key] = getattr(instance, key)
 
     def call(self, name: str, args: Sequence[Json] = (), kwargs: Mapping[str, Json] | None = None) -> tuple[str, bool]:
-        """What the call gives, as BFCL writes it, and whether it ran through. Whatever a back end raises is an output."""
+        """What the call gives, as BFCL writes it, and whether it ran through. Whatever a back end raises is an output, and so is
+        that numbers would take it beyond all measure."""
         try:
             if name not in self.methods:
                 raise NameError(f"name '{name}' is not defined")
+            _must_be_computable(name, args, kwargs or {})
             value, ran = _text(self.methods[name](*args, **(kwargs or {}))), True
         except Exception as error:
             value, ran = f"Error during execution: {error}", False
@@ -83,6 +94,18 @@ class Judge:
             return f"the state of {where} is not what it should be"
         missing = Counter(expected) - Counter(engine.outputs)
         return "a result that is needed was not asked for" if missing else ""
+
+
+def _must_be_computable(name: str, args: Sequence[Json], kwargs: Mapping[str, Json]) -> None:
+    """Raises OverflowError for what MathAPI would compute for hours: it bounds neither digits nor powers."""
+    if name not in MATH:
+        return
+    given = dict(zip(MATH[name], args, strict=False)) | dict(kwargs)
+    numbers = [given[key] for key in MATH[name] if type(given.get(key)) is int]
+    if name != "power" and any(abs(number) > MAX_DIGITS for number in numbers):
+        raise OverflowError(f"more than {MAX_DIGITS} digits are not computed")
+    if name == "power" and len(numbers) == 2 and numbers[0].bit_length() * abs(numbers[1]) > MAX_BITS:
+        raise OverflowError(f"a power of more than {MAX_BITS} bits is not computed")
 
 
 def judge_calls(category: str, entry: Mapping[str, Json], truth: Json, calls: Sequence[ToolCall]) -> str:

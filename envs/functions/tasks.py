@@ -149,6 +149,7 @@ class _Maker:
         names = sorted(self.random.sample(known, min(self.level.services, len(known))))
         self.state = {name: SERVICES[name].start(self.random, self.level.size) for name in names}
         self.services: dict[str, Service] = {}
+        self.before: dict[str, Json] = {}  # states at the start of the user turn, of the back ends used since
         self.withheld: set[str] = set()
         self.needed: set[str] = set()
 
@@ -165,13 +166,13 @@ class _Maker:
 
     def _turn(self, kind: str, special: bool) -> bool:
         """One more user turn (two, where something is missing at first); False where none was found."""
-        before = self._states()
+        self.before = {}
         for _ in range(TRIES):
             try:
                 getattr(self, kind)(self.unseen and special)
                 return True
             except Unfit:
-                self._restore(before)
+                self._restore()
         return False
 
     # ── a turn of each kind; ``new``: it needs a held-out tool ───────────────────────────────────────────────────────
@@ -189,13 +190,12 @@ class _Maker:
     def parallel(self, new: bool) -> None:
         """Calls that may be made together, in any order."""
         wanted = self.random.randint(2, self.level.calls)
-        before = self._states()
         found = []
         for number in range(wanted):
             found.append(self._made(self._request(new and number == 0, 1, 1)))
-            self._restore(before)
+            self._restore()
         calls = [call for _, made in found for call in made]
-        if len({self._ended(before, order) for order in itertools.permutations(calls)}) != 1:
+        if len({self._ended(order) for order in itertools.permutations(calls)}) != 1:
             raise Unfit  # one of them changes what another does
         for call in calls:
             self._run(call)
@@ -245,7 +245,7 @@ class _Maker:
 
     def _made(self, request: Request) -> tuple[Said, list[ToolCall]]:
         """The words and the calls of a request, executed. Raises Unfit."""
-        draw = Draw(self.random, self.services[request.service.name])
+        draw = Draw(self.random, self._used(request.service.name))
         said = request.write(draw)
         return said, draw.calls
 
@@ -276,22 +276,26 @@ class _Maker:
         self.offered = [*sorted(needed), *others][: max(self.level.tools, len(needed))]
         self.random.shuffle(self.offered)
 
-    def _states(self) -> dict[str, Json]:
-        return {name: copied(service.state) for name, service in self.services.items()}
+    def _used(self, name: str) -> Service:
+        """The back end, whose state is noted first, so that it can be restored."""
+        if name not in self.before:
+            self.before[name] = copied(self.services[name].state)
+        return self.services[name]
 
-    def _restore(self, states: dict[str, Json]) -> None:
-        for name, service in self.services.items():
-            service.state = copied(states[name])
+    def _restore(self) -> None:
+        """All back ends as at the start of the user turn."""
+        for name, state in self.before.items():
+            self.services[name].state = copied(state)
 
     def _run(self, call: ToolCall) -> Json:
-        return Draw(self.random, self.services[HOME[call.name]]).call(call.name, **call.arguments)
+        return Draw(self.random, self._used(HOME[call.name])).call(call.name, **call.arguments)
 
-    def _ended(self, before: dict[str, Json], calls: Sequence[ToolCall]) -> str:
-        """State and results after the calls, from ``before``, where it ends again. Raises Unfit."""
-        self._restore(before)
+    def _ended(self, calls: Sequence[ToolCall]) -> str:
+        """States and results after the calls, from the start of the user turn, where it ends again. Raises Unfit."""
+        self._restore()
         results = sorted(json.dumps(self._run(call), sort_keys=True) for call in calls)
-        ended = json.dumps([self._states(), results], sort_keys=True)
-        self._restore(before)
+        ended = json.dumps([{name: self.services[name].state for name in self.before}, results], sort_keys=True)
+        self._restore()
         return ended
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from agentrl.envs.search.generate import SEEN_QUESTIONS
 from agentrl.errors import ConfigError, GameError
-from agentrl.retrieval import Corpus, Passage, Retriever, open_retriever
+from agentrl.retrieval import Corpus, Passage, Retriever, open_retriever, retriever_of
 from agentrl.retrieval.corpus import written
 from agentrl.seeding import stable_hash
 from agentrl.types import Task
@@ -51,17 +51,15 @@ def read(folder: str) -> tuple[Task, ...]:
 
 
 @lru_cache(maxsize=4)
-def retriever(folder: str, address: str | None, index: str | None) -> Retriever:
+def retriever(folder: str, address: str | None, index: str | None, encoder: str | None = None) -> Retriever:
     """What finds passages for a folder's questions: the server or corpus ``address``, else the folder's corpus, else the passages
     of its rows. One a process: all environments share it."""
     if address is not None:
-        return open_retriever(address, index)
+        return open_retriever(address, index, encoder)
     for name in CORPORA:
         if os.path.exists(os.path.join(folder, name)):
-            return open_retriever(os.path.join(folder, name), index)
-    from agentrl.retrieval.bm25 import Bm25
-
-    return Bm25(_pooled(folder), index)
+            return open_retriever(os.path.join(folder, name), index, encoder)
+    return retriever_of(_pooled(folder), index, encoder)
 
 
 def titles(task: Task) -> list[str]:

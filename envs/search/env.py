@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -26,6 +25,7 @@ from agentrl.envs.search import data as files
 from agentrl.envs.search import generate
 from agentrl.errors import ConfigError, GameError, did_you_mean
 from agentrl.retrieval import Hit, Passage, Retriever
+from agentrl.tags import first_pair
 from agentrl.types import Task
 
 if TYPE_CHECKING:
@@ -44,7 +44,6 @@ INVALID = (
     "give the final answer, I should put the answer between <answer> and </answer>. Let me try again.\n"
 )
 OVER = "The episode is over."
-_ACTION = re.compile(r"<(search|answer)>(.*?)</\1>", re.DOTALL)
 # Search-R1's format scores (v0.3): (right, well formed) -> reward. A wrong, well-formed answer gets FOUND more where a passage held
 # the right one.
 FORMAT = {(True, True): 1.0, (True, False): 0.8, (False, True): 0.2, (False, False): 0.1}
@@ -56,7 +55,8 @@ Snapshot = tuple[Task, tuple[Hit, ...], bool, bool]
 class SearchEnv(TextEnv, AwaitedEnv):
     """``difficulty`` names a level of ``generate`` and ``task_types`` keeps some of its types; ``data`` is a folder of real
     questions instead (see ``data``), with ``retriever`` the address of a server (Search-R1's API) or another corpus file, and
-    ``index`` a folder that keeps the corpus's index. ``k`` passages answer a query. ``searches`` bounds an episode: a task's
+    ``index`` a folder that keeps the corpus's index, and ``encoder`` the folder of a transformers model that ranks it instead of
+    BM25. ``k`` passages answer a query. ``searches`` bounds an episode: a task's
     ``max_turns`` is one more, the answer. ``score`` is the reward of the answer: "exact" (match of normal forms), "f1" (of words)
     or "format" (Search-R1 v0.3: also for replies that are one tag pair and nothing else). ``split`` is where ``reset`` without a
     task draws from; ``seed`` seeds the first ``reset`` that is given none.
@@ -74,6 +74,7 @@ class SearchEnv(TextEnv, AwaitedEnv):
         data: str | os.PathLike[str] | None = None,
         retriever: str | None = None,
         index: str | None = None,
+        encoder: str | None = None,
         task_types: Sequence[str] | None = None,
         k: int = 3,
         searches: int = 4,
@@ -89,15 +90,17 @@ class SearchEnv(TextEnv, AwaitedEnv):
                 raise ConfigError(f"wanted {name} as a number from 1; got {number!r}")
         if isinstance(task_types, str):
             raise ConfigError(f"wanted a list of task types; got the text '{task_types}'; write [\"{task_types}\"]")
-        if data is None and (retriever or index):
-            raise ConfigError("a generated world has its own passages: retriever and index go with data = FOLDER")
+        if data is None and (retriever or index or encoder):
+            raise ConfigError(
+                "a generated world has its own passages: retriever, index and encoder go with data = FOLDER"
+            )
         self.difficulty, self.split, self.k, self.searches = difficulty, split, k, searches
         self.score: Score = score
         self.task_types = tuple(task_types) if task_types else None
         self.task: Task | None = None
         self._data = None if data is None else os.fspath(data)
         self._first_seed = seed
-        self._shared = None if self._data is None else files.retriever(self._data, retriever, index)
+        self._shared = None if self._data is None else files.retriever(self._data, retriever, index, encoder)
         self._puzzle: generate.Puzzle | None = None
         self._splits: dict[str, Sequence[Task]] = {}
         self._seen: dict[str, Hit] = {}
@@ -153,12 +156,12 @@ class SearchEnv(TextEnv, AwaitedEnv):
         if self._over:
             return OVER, 0.0, True, False, self._info(valid=False)
         text = action if isinstance(action, str) else ""
-        found = _ACTION.search(text)
-        self._clean = self._clean and found is not None and text.strip() == found[0]
+        found = first_pair(text, "search", "answer")
+        self._clean = self._clean and found is not None and text.strip() == text[found.start : found.end]
         if found is None:
             return INVALID, 0.0, False, False, self._info(valid=False)
-        words = found[2].strip()
-        if found[1] == "answer":
+        words = found.inside.strip()
+        if found.name == "answer":
             return self._answered(words)
         hits = self._search(words)
         self._seen.update((hit.id, hit) for hit in hits)

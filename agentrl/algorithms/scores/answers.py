@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 from agentrl.answers import Match, agreement, normal_form
 from agentrl.errors import ConfigError
+from agentrl.tags import all_pairs
 from agentrl.types import Task, Trajectory
 
 __all__ = ["Match", "agreement", "answer_of", "normal_form", "references_of"]
-
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 
 
 def answer_of(trajectory: Trajectory) -> str:
     """The agent's last word: the last ``<answer>…</answer>`` of its last action, else that action; "" without a turn."""
     action = trajectory.turns[-1].action if trajectory.turns else ""
-    tagged = _TAG.findall(action)
-    return (tagged[-1] if tagged else action).strip()
+    tagged = list(all_pairs(action, "answer"))
+    return (tagged[-1].inside if tagged else action).strip()
 
 
 def references_of(task: Task) -> list[str]:

@@ -16,6 +16,7 @@ from agentrl.algorithms.method import Method
 from agentrl.algorithms.scores.answers import Match, agreement, answer_of, references_of
 from agentrl.errors import ConfigError, PolicyFault, PromptTooLong
 from agentrl.registry import register
+from agentrl.tags import all_pairs
 from agentrl.types import Message, Reply, Task, Trajectory
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ SYSTEM = (
     "number from 0 (failed) to 10 (done perfectly)."
 )
 CUT = "[the beginning is left out]\n…"
-_SCORE = re.compile(r"<score>(.*?)</score>", re.DOTALL)
 _GRADE = re.compile(r"\s*(10(?:\.0*)?|[0-9](?:\.[0-9]+)?)\s*(?:/\s*10\s*)?")
 _FORGED = re.compile(r"<(?=\s*/?\s*score)", re.IGNORECASE)
 
@@ -134,7 +134,7 @@ class Judge(Method):
 def grade_of(reply: Reply) -> float | None:
     """The number from 0 to 10 in the last ``<score>…</score>`` of a reply; None where that holds none, and for a reply that was cut
     off: it may have quoted a tag on its way to a grade."""
-    found = _SCORE.findall(reply.text)
+    found = [pair.inside for pair in all_pairs(reply.text, "score")]
     grade = _GRADE.fullmatch(found[-1]) if found and reply.finish == "stop" else None
     return float(grade[1]) if grade else None
 
