@@ -31,6 +31,7 @@ _REFUSALS = (
     "there is no ticket about x. ticket 1 is closed. there is no person x. there is no folder x. there is no account x",
     "no tool is called 'x'. Did you mean 'x'? x: the argument 'x' is missing. x has no argument 'x'.",
     "the reply is empty; wanted a call of a tool, or the final answer. The episode is over.",
+    "x: argument 'x': input should be greater than or equal to 1; got 0",
     "returned: broken null true false name result arguments type text tool_call tool_response",
 )
 
@@ -41,7 +42,8 @@ def texts(form: CallFormat) -> Iterator[str]:
         for tool in kind.listed():
             yield from _twice(described(tool, as_json=True), described(tool, as_json=False))
         for seed in range(3):
-            yield json.dumps(kind.start(Random(seed), 4))
+            state = kind.start(Random(seed), 4)
+            yield from (json.dumps(state), " ".join(["", kind.name, *state]))
     for service_request in REQUESTS:
         for seed in range(DRAWS):
             random = Random(seed)
@@ -59,7 +61,7 @@ def texts(form: CallFormat) -> Iterator[str]:
         yield f"{word} {word}"
     for number in (*range(100), *range(100, MOST_MONEY, 10), 2030):
         yield f"{number} {number}"
-    yield from (*string.punctuation, " ", "\n", "…")
+    yield from (*string.punctuation, " ", "\n", "…", *SERVICES, "True", "False")
 
 
 def _twice(*found: str) -> Iterator[str]:
