@@ -15,7 +15,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart bfcl clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart warmstarts warmstart-arithmetic bfcl clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,12 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 	rm -rf runs/warmstart-demos
 	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
 	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
+
+warmstarts: warmstart-arithmetic ## make the starting checkpoints of the tool environments again
+warmstart-arithmetic: warmstart-%: $(VENV)/.train
+	rm -rf runs/$*-demos
+	$(BIN)/agentrl demos configs/$*-warmstart.toml --out runs/$*-demos
+	$(BIN)/agentrl sft configs/$*-warmstart.toml --demos runs/$*-demos --export configs/$*-warmstart
 
 bfcl: $(VENV)/.bfcl ## install the Berkeley function-calling entries and back ends, without the package's own pins
 

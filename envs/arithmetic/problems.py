@@ -64,7 +64,7 @@ class Level:
 
 
 LEVELS = {
-    "tiny": Level(steps=(0, 2), largest=12, value=99, boxes=False, piles=False, asides=0),
+    "tiny": Level(steps=(0, 1), largest=12, value=60, boxes=False, piles=False, asides=0),
     "easy": Level(steps=(1, 3), largest=20, value=499, boxes=True, piles=False, asides=0),
     "medium": Level(steps=(2, 4), largest=50, value=1_999, boxes=True, piles=True, asides=1),
     "full": Level(steps=(4, 6), largest=99, value=9_999, boxes=True, piles=True, asides=2),

@@ -14,7 +14,7 @@ from typing import Any
 from agentrl.envs.functions.check import check_calls, check_results
 from agentrl.envs.functions.dialogue import Dialogue, described
 from agentrl.envs.functions.service import Service, copied
-from agentrl.envs.functions.tasks import HOME, KINDS, SERVICES, Tasks, task_by_id
+from agentrl.envs.functions.tasks import HOME, KINDS, LEVELS, SERVICES, Tasks, task_by_id
 from agentrl.errors import ConfigError, GameError, ToolError, did_you_mean
 from agentrl.seeding import stable_hash
 from agentrl.tool import Tool, Toolset
@@ -90,10 +90,10 @@ class FunctionCallingEnv(Dialogue):
         return task_by_id(task_id)
 
     def vocabulary(self) -> Iterator[str]:
-        """Texts that hold every word of this environment."""
+        """Texts that hold every word of this level."""
         from agentrl.envs.functions import vocabulary
 
-        yield from vocabulary.texts(self.format)
+        yield from vocabulary.texts(self.format, LEVELS[self.level].among)
 
     # ── the user ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
