@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart docs bfcl vllm-cpu clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart arithmetic-warmstart docs bfcl vllm-cpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,10 +51,12 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 	$(BIN)/agentrl demos configs/warmstart.toml --out runs/warmstart-demos
 	$(BIN)/agentrl sft configs/warmstart.toml --demos runs/warmstart-demos --export configs/warmstart
 
-search-warmstart: $(VENV)/.dev ## make the starting checkpoint of the search runs again
-	rm -rf runs/search-warmstart-demos
-	$(BIN)/agentrl demos configs/search-warmstart.toml --out runs/search-warmstart-demos
-	$(BIN)/agentrl sft configs/search-warmstart.toml --demos runs/search-warmstart-demos --export configs/search-warmstart
+search-warmstart: ## make the starting checkpoint of the search runs again
+arithmetic-warmstart: ## make the starting checkpoint of the arithmetic runs again
+search-warmstart arithmetic-warmstart: %-warmstart: $(VENV)/.dev
+	rm -rf runs/$*-warmstart-demos
+	$(BIN)/agentrl demos configs/$*-warmstart.toml --out runs/$*-warmstart-demos
+	$(BIN)/agentrl sft configs/$*-warmstart.toml --demos runs/$*-warmstart-demos --export configs/$*-warmstart
 
 docs: $(VENV)/.dev ## write the reference pages anew: methods, keys of run files, environments, tools
 	$(BIN)/python -m agentrl.reference

@@ -272,6 +272,29 @@ def test_the_vocabulary_has_every_word_of_what_is_right(form: str) -> None:
             assert not set(words(heard)) - known, (wanted.id, set(words(heard)) - known)
 
 
+@pytest.mark.parametrize("form", ["hermes", "python"])
+def test_the_vocabulary_has_every_word_that_a_careless_player_says(form: str) -> None:
+    env = FunctionCallingEnv(format=form)
+    known = set(words(env.vocabulary()))
+    for wanted in Tasks("tiny", "train")[:400]:
+        text, info = env.reset(options={"task": wanted})
+        player, said, over = env.expert(noise=0.8, seed=wanted.seed), [*info["tool_names"]], False
+        for _ in range(8):
+            if not over:
+                said.append(player.act(text, [], ""))
+                text, _, over, _, _ = env.step(said[-1])
+        assert not set(words(said)) - known, (wanted.id, set(words(said)) - known)
+
+
+def test_the_names_of_the_tools_are_those_offered_now() -> None:
+    env, wanted = find("missing_function", describe="none")
+    text, info = env.reset(options={"task": wanted})
+    assert info["tool_names"] == wanted.options["tools"]
+    assert not any(name in text for name in info["tool_names"])
+    brought = wanted.options["turns"][1]["offer"]
+    assert env.step("Done.")[4]["tool_names"] == [*wanted.options["tools"], *brought]
+
+
 def test_signatures_are_short() -> None:
     env, wanted = find("single", describe="signatures")
     text, _ = env.reset(options={"task": wanted})

@@ -1,4 +1,5 @@
-"""A player that knows what is right and slips: it ends a turn too early, or calls some tool with some values.
+"""A player that knows what is right and slips: it ends a turn too early, or calls some tool with some values of
+the state that the task began with (so that ``vocabulary`` has every word of it).
 
 With noise 1 it never does what is right on purpose, which is what random play is in an environment of calls.
 """
@@ -45,7 +46,8 @@ class Careless:
         if "enum" in schema:
             return self.random.choice(schema["enum"])
         kind = {"integer": int, "boolean": bool}.get(str(schema.get("type")), str)
-        known = [value for value in _values(self.env.snapshot()["states"]) if type(value) is kind]
+        assert self.env.task is not None
+        known = [value for value in _values(self.env.task.options["state"]) if type(value) is kind]
         return self.random.choice(known) if known else kind(1)
 
 

@@ -30,7 +30,8 @@ class Dialogue(ToolEnv):
     it the turn is judged as it stands.
 
     Further keys of ``info``: ``score``, the share of user turns that were right so far; ``user_turn``, from 0; ``task_type``,
-    ``task_id``; ``problem``, what was wrong with the user turn that the action ended ("" where nothing was).
+    ``task_id``; ``problem``, what was wrong with the user turn that the action ended ("" where nothing was); ``tool_names``, of
+    those offered now.
     """
 
     def __init__(
@@ -161,6 +162,7 @@ class Dialogue(ToolEnv):
             "problem": self._problem,
             "task_type": task.type if task else "",
             "task_id": task.id if task else "",
+            "tool_names": list(self._tools),
         }
 
     def oracle(self) -> list[str]:

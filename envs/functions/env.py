@@ -58,9 +58,9 @@ class Services(Toolset):
 
 
 class FunctionCallingEnv(Dialogue):
-    """``level``: tiny, easy, medium or full. ``kinds`` keeps some of the six kinds of task. ``check``: "state" compares state and
-    results with those of the right calls after each user turn, as BFCL's multi-turn categories do; "calls" the calls themselves
-    with the right ones, as its single-turn categories do. Further options are those of ``Dialogue``: format, describe,
+    """``level``: mini, tiny, easy, medium or full. ``kinds`` keeps some of the six kinds of task. ``check``: "state" compares
+    state and results with those of the right calls after each user turn, as BFCL's multi-turn categories do; "calls" the calls
+    themselves with the right ones, as its single-turn categories do. Further options are those of ``Dialogue``: format, describe,
     max_steps, go_on, reward_scale. Raises ConfigError for what does not fit."""
 
     levels: ClassVar[Mapping[str, Sequence[str]]] = {"level": tuple(LEVELS)}
@@ -94,10 +94,10 @@ class FunctionCallingEnv(Dialogue):
         return task_by_id(task_id)
 
     def vocabulary(self) -> Iterator[str]:
-        """Texts that hold every word of this environment."""
+        """Texts that hold every word of this level."""
         from agentrl.envs.functions import vocabulary
 
-        yield from vocabulary.texts(self.format)
+        yield from vocabulary.texts(self.format, LEVELS[self.level].among)
 
     # ── the user ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -52,7 +52,8 @@ ATTEMPTS, TRIES = 1_000, 20  # states, and requests of a turn, until one fits
 @dataclass(frozen=True)
 class Level:
     """How hard a task is: tools offered, back ends in view, ordinary user turns (least, most), calls of a turn at most,
-    whether tools like those needed are offered first, and things of each kind in a state."""
+    whether tools like those needed are offered first, things of each kind in a state, and the back ends that there may be (none
+    named: all)."""
 
     tools: int
     services: int
@@ -60,9 +61,11 @@ class Level:
     calls: int
     alike: bool
     size: int
+    among: tuple[str, ...] = ()
 
 
 LEVELS = {
+    "mini": Level(tools=4, services=1, turns=(1, 1), calls=2, alike=False, size=3, among=("bank",)),
     "tiny": Level(tools=4, services=1, turns=(1, 1), calls=2, alike=False, size=3),
     "easy": Level(tools=8, services=2, turns=(1, 2), calls=2, alike=False, size=4),
     "medium": Level(tools=14, services=3, turns=(2, 3), calls=3, alike=True, size=6),
@@ -145,7 +148,7 @@ class _Maker:
     reference: list[list[dict[str, Json]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        known = [name for name in SERVICES if self.unseen or name != "tickets"]
+        known = self.level.among or [name for name in SERVICES if self.unseen or name != "tickets"]
         names = sorted(self.random.sample(known, min(self.level.services, len(known))))
         self.state = {name: SERVICES[name].start(self.random, self.level.size) for name in names}
         self.services: dict[str, Service] = {}
