@@ -119,3 +119,18 @@ def test_what_does_not_fit_is_told() -> None:
         ENV.reset(options={"task": Task(id="mine", options={"prompt": "What is 1 + 1?"}, reference="2")})
     ENV.reset(options={"task": Task(id="mine", options={"prompt": "What is 1 + 1?"}, reference={"value": 2})})
     assert ENV.oracle() == ["2"] and ENV.step("2")[1] == 1.0
+
+
+@pytest.mark.slow  # it loads transformers
+def test_the_recipe_begins_with_its_own_warm_start() -> None:
+    pytest.importorskip("transformers")
+    from agentrl import build
+    from agentrl.config import find, load
+    from agentrl.scenes import Scenes
+
+    config = load(find("arithmetic-grpo"))
+    scenes = Scenes.of(config)
+    tokenizer = build.models(config, scenes.pools).tokenizer
+    text = build.tasks_of(scenes.pools[0], "valid_seen")[0].options["prompt"]
+    assert tokenizer.unk_token_id not in tokenizer(text)["input_ids"]
+    scenes.close()
