@@ -292,20 +292,8 @@ def certificate(tmp_path: Path) -> tuple[str, str]:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make a certificate with")
     key, certificate = str(tmp_path / "key"), str(tmp_path / "certificate")
-    line = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-keyout",
-        key,
-        "-out",
-        certificate,
-    ]
+    line = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    line += ["-keyout", key, "-out", certificate]
     line += ["-days", "1", "-subj", "/CN=named.org", "-addext", "subjectAltName=DNS:named.org"]
     subprocess.run(line, capture_output=True, check=True)
     return key, certificate
