@@ -32,6 +32,7 @@ def compare(
     from rich.table import Table
     from rich.text import Text
 
+    from agentrl.console import print_table
     from agentrl.evaluation.compare import Condition
     from agentrl.evaluation.compare import compare as compared
     from agentrl.evaluation.comparison import comparison_markdown, notes, tables
@@ -53,7 +54,7 @@ def compare(
                     drawn.add_column(heading)
                 for row in shown.rows:
                     drawn.add_row(*map(Text, row))
-                console.print(drawn)
+                print_table(console, drawn)
             for line in notes(other):
                 console.print(line, soft_wrap=True)
             console.print()
