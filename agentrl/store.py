@@ -253,17 +253,26 @@ class RunFolder:
             raise
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl``; a last line that a kill cut short is left out. Raises CheckpointError for any
-        other line that cannot be read."""
+        """All lines of ``metrics.jsonl``; a last line that a kill cut short is left out. Raises CheckpointError for a file that
+        cannot be read, and for any other line that is no object."""
         path = self.path / "metrics.jsonl"
         found: list[dict[str, Any]] = []
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
         for number, line in enumerate(lines, start=1):
             try:
-                found.append(json.loads(line))
+                values = json.loads(line)
             except json.JSONDecodeError as error:
                 if number < len(lines):
                     raise CheckpointError(f"{path}, line {number} cannot be read: {error}") from error
+                continue
+            if not isinstance(values, dict):
+                raise CheckpointError(
+                    f"{path}, line {number} cannot be read: it holds no metrics by name, but {line[:40]}"
+                )
+            found.append(values)
         return found
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:

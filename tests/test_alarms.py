@@ -71,6 +71,15 @@ def test_a_healthy_run_raises_none() -> None:
     assert seen([HEALTHY] * 60)[1] == []
 
 
+@pytest.mark.parametrize("nothing", [None, float("nan"), "text"])
+def test_what_is_no_number_is_passed_over(nothing: Any) -> None:
+    missing = dict.fromkeys(HEALTHY, nothing)
+    assert seen([missing] * 4 * W)[1] == []
+    bad = {**HEALTHY, "entropy": 0.05}
+    names = [alarm.name for alarm in seen([*[HEALTHY] * W, *[missing] * W, *[bad] * W])[1]]
+    assert names == ["entropy_collapse"]
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_rule_is_raised_once_and_by_nothing_else(name: str) -> None:
     metric, value = BAD[name]

@@ -187,6 +187,33 @@ def test_folders_and_files_of_evaluations(capsys: pytest.CaptureFixture[str]) ->
     assert page.startswith("# bad.json against good") and "| success_rate | 1 |" in page and "McNemar" in page
 
 
+def test_where_they_differ_is_told_by_type_and_kind_of_failure(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rows(ends: str, failure: str) -> list[dict[str, Any]]:
+        kinds = ("heat", "cool")
+        return [
+            row(f"house-easy-{n}", end == "1", type=kinds[n % 2], failure=None if end == "1" else failure)
+            for n, end in enumerate(ends)
+        ]
+
+    one, this = write("A", rows("10101100", "loop")), write("B", rows("01010111", "never_found"))
+    (other,) = compare([one, this])["others"]
+    heat, cool = other["by_type"]["heat"], other["by_type"]["cool"]
+    assert (heat["n_tasks"], heat["baseline"], heat["other"], heat["value"]) == (4, 0.75, 0.25, -0.5)
+    assert (cool["n_tasks"], cool["baseline"], cool["other"], cool["value"]) == (4, 0.25, 1.0, 0.75)
+    assert other["failures"] == {"loop": [4, 0], "never_found": [0, 3]}
+    assert main(["compare", one, this, "--markdown", "c.md"]) == 0
+    told = capsys.readouterr().out
+    assert (
+        "solved only here: house-easy-{1, 3, 6, 7}" in told
+        and "solved only in the baseline: house-easy-{0, 2, 4}" in told
+    )
+    assert "success by task type" in told and "| never_found | 0 | 3 | +3 |" in Path("c.md").read_text()
+    (alone,) = compare([write("C", "10"), write("D", "01")])["others"]
+    assert alone["by_type"] == alone["failures"] == {}
+
+
 def test_names_are_shown_as_they_are(write: Write, capsys: pytest.CaptureFixture[str]) -> None:
     evil = "[/red]<script>|"
     assert main(["compare", write("A", [row(evil, True)]), write("B", [row(evil, False)]), "--markdown", "c.md"]) == 0

@@ -246,6 +246,46 @@ def test_what_cannot_be_looked_at_is_one_clear_error(tmp_path: Path):
         write_report(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("metrics.jsonl", b"5\n{}\n"),
+        ("metrics.jsonl", b'{"iteration": 0, "\xff": 1}\n'),
+        ("metrics.jsonl", b'{"iteration": 0,\n{}\n'),
+        ("summary.json", b'{"status": '),
+        ("config.toml", b"env = [["),
+        ("alarms.jsonl", b"{\n{}\n"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, file: str, text: bytes):
+    made(tmp_path, [member(0, ["look"])])
+    (tmp_path / file).write_bytes(text)
+    with pytest.raises(CheckpointError, match=rf"{file}.* cannot be read"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (
+            "metrics.jsonl",
+            '{"iteration": 0, "entropy": NaN, "loss": Infinity, "none": null, "text": "a"}\n{"binds": "x"}\n',
+        ),
+        ("metrics.jsonl", '{"iteration": 0, "entropy": 0.5}\n{"iteration": 1, "ent'),
+        ("summary.json", "[1]"),
+        ("summary.json", '{"eval": [1]}'),
+        ("summary.json", '{"eval": {"before": null, "after": {"sampled": {"success_rate": null, "n": 3}}}}'),
+        ("summary.json", '{"success_rate": 0.5}'),
+        ("config.toml", 'env = "x"\nmodel = "y"\nalgorithm = 3\n'),
+        ("alarms.jsonl", '{}\n5\n{"name": "a\\ud800"}\n'),
+    ],
+)
+def test_odd_values_in_a_file_are_left_out(tmp_path: Path, file: str, text: str):
+    made(tmp_path, [member(0, ["look"])])
+    (tmp_path / file).write_text(text)
+    assert index_of(write_report(tmp_path).page.read_text())["episodes"]["n"] == 1
+
+
 def test_a_single_file_that_would_be_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(report, "MOST_BYTES", 2000)
     with pytest.raises(ConfigError, match="leave --single-file out"):

@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 from toy_pages import Watched, call, chromium, made, many, member, trained
 
+from agentrl.run_tables import AlarmsTable
 from agentrl.types import Outcome, Task
 from agentrl.viewer import report, write_report
+from agentrl.watch import Watch
 
 pytestmark = pytest.mark.slow
 
@@ -32,10 +34,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def run(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A real run, with an alarm. After ``browser``: without one nothing is trained."""
-    with trained(tmp_path_factory.mktemp("page"), "evaluation.every=1") as folder:
-        alarm = {"iteration": 1, "name": "entropy", "message": "entropy fell below <b>0.1</b>"}
-        (folder / "alarms.jsonl").write_text(json.dumps(alarm) + "\n")
-        write_report(folder)
+    strict = ("evaluation.every=1", "alarms.window=2", "alarms.valid_actions=1")  # no share of valid actions is enough
+    with trained(tmp_path_factory.mktemp("page"), *strict) as folder:
         yield folder
 
 
@@ -62,13 +62,53 @@ def test_the_overview_shows_results_curves_times_and_alarms(browser: Any, run: P
         assert page.locator(".hero svg .point").count() == 6  # before, after iterations 1 and 2 (sampled alone), after
         assert page.locator(".hero svg .interval").count() == 6
         assert page.locator(".times svg rect").count() > 6
-        assert seen.texts(".alarm p") == ["entropy fell below <b>0.1</b>"]
+        alarms = [json.loads(line) for line in (run / "alarms.jsonl").read_text().splitlines()]
+        assert seen.texts(".alarm b") == [alarm["name"] for alarm in alarms]
+        told = [(each["measured"], f"likely cause {each['cause']}", f"to change {each['setting']}") for each in alarms]
+        assert seen.texts(".alarm p") == [line for lines in told for line in lines]
+        summary = json.loads((run / "summary.json").read_text())
+        assert summary["time"]["binds"] in page.locator(".binds").inner_text()
+        legend = page.locator(".times .legend").inner_text()
+        assert all(phase in legend for phase in ("generation", "environments", "training", "storage", "waiting"))
+        assert "× its bound" in legend and "rollout" not in legend
         metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         numbers = {name for line in metrics for name, value in line.items() if type(value) in (int, float)}
         shown = page.locator(".curve").evaluate_all("all => all.map(each => each.dataset.metric)")
         assert set(shown) == numbers - {"iteration", "episode/success_rate"}
         dark = "rgb(16, 18, 20)"
         assert (page.evaluate("getComputedStyle(document.body).backgroundColor") == dark) == (scheme == "dark")
+
+
+def test_phases_add_up_to_an_iteration(browser: Any, run: Path):
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    with Watched(browser, run) as seen:
+        legend = seen.page.locator(".times .legend").inner_text()
+        shares = [float(share) for share in re.findall(r"([\d.]+) %", legend)]
+        assert len(metrics) == 3 and sum(shares) == pytest.approx(100, abs=4)  # rounded
+
+
+def test_an_alarm_that_is_over_says_since_when(browser: Any, tmp_path: Path):
+    watch = Watch(AlarmsTable(window=1), [{"iteration": n, "entropy": v} for n, v in enumerate((1.0, 0.05, 0.9))])
+    [alarm] = watch.to_list()
+    assert alarm["cleared"] == 2
+    alarm["setting"] = "<b>bold</b>"
+    odd = [{}, {"name": 5, "iteration": "x", "measured": None}]
+    (tmp_path / "alarms.jsonl").write_text("".join(json.dumps(each) + "\n" for each in (alarm, *odd)))
+    with Watched(browser, made(tmp_path, [member(0, ["look"])])) as seen:
+        assert seen.texts(".alarm .since")[0] == "iteration 1 · over since iteration 2"
+        assert "to change <b>bold</b>" in seen.texts(".alarm p") and seen.page.locator(".alarm").count() == 3
+        seen.page.locator(".alarm.over a").first.click()
+        seen.page.wait_for_selector(".tablepage")
+
+
+def test_ticks_that_are_near_one_another_are_told_apart(browser: Any, tmp_path: Path):
+    values = [{"iteration": n, "ratio": 1 + n * 1e-5} for n in range(4)]
+    made(tmp_path, [member(0, ["look"])])
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(each) + "\n" for each in values))
+    write_report(tmp_path)
+    with Watched(browser, tmp_path) as seen:
+        labels = seen.page.locator(".curve .label.end").all_text_contents()
+        assert len(labels) > 2 and len(set(labels)) == len(labels)
 
 
 def test_curves_tell_their_values_and_lead_to_their_episodes(browser: Any, run: Path):
@@ -294,6 +334,22 @@ def test_tokens_can_be_hidden_and_coloured_by_everything_that_is_known(browser: 
         assert "context" in page.locator("#tip").inner_text()
         page.keyboard.press("x")
         assert page.locator(".tokenline").count() == 0
+
+
+def test_only_what_was_trained_on_is_called_trained(browser: Any, tmp_path: Path):
+    trained_on, left_out = member(0, ["look"]), member(1, ["look"])
+    left_out.turns[0].advantage = None
+    evaluated = replace(left_out, id="eval=before/sampled/task=door/place=0/member=0")
+    made(tmp_path, [trained_on, left_out])
+    made(tmp_path, [evaluated], "eval_before_sampled")
+    for one, expected in ((trained_on, "trained"), (left_out, "untrained"), (evaluated, "untrained")):
+        with Watched(browser, tmp_path, f"#/episode/{one.id}") as seen:
+            seen.page.wait_for_selector(".tok.sampled")
+            token = seen.page.locator(".tok.sampled").first
+            assert f"var(--{expected})" in (token.get_attribute("style") or "")
+            token.hover()
+            said = seen.page.locator("#tip").inner_text()
+            assert ("not trained" in said) == (expected == "untrained")
 
 
 def test_why_an_advantage_is_what_it_is(browser: Any, run: Path):

@@ -32,9 +32,10 @@ def compare(
     from rich.table import Table
     from rich.text import Text
 
+    from agentrl.console import print_table
     from agentrl.evaluation.compare import Condition
     from agentrl.evaluation.compare import compare as compared
-    from agentrl.evaluation.comparison import comparison_markdown, notes, table
+    from agentrl.evaluation.comparison import comparison_markdown, notes, tables
     from agentrl.store import write_atomic
 
     conditions = [Condition.parse(text) for text in fail_if]
@@ -47,13 +48,13 @@ def compare(
     else:
         console = Console(markup=False, emoji=False, highlight=False)  # names are data
         for other in result["others"]:
-            shown = table(other, result)
-            drawn = Table(title=Text(shown.title), title_justify="left", box=None)
-            for heading in shown.headings:
-                drawn.add_column(heading)
-            for row in shown.rows:
-                drawn.add_row(*map(Text, row))
-            console.print(drawn)
+            for shown in tables(other, result):
+                drawn = Table(title=Text(shown.title), title_justify="left", box=None)
+                for heading in shown.headings:
+                    drawn.add_column(heading)
+                for row in shown.rows:
+                    drawn.add_row(*map(Text, row))
+                print_table(console, drawn)
             for line in notes(other):
                 console.print(line, soft_wrap=True)
             console.print()

@@ -77,7 +77,9 @@ def against(first: Loaded, other: Loaded) -> dict[str, Any]:
     ``differs``: what was evaluated otherwise; ``metrics``: by name ``baseline``, ``other``, their difference ``value`` with its
     paired bootstrap interval ``ci95`` over tasks (None for one task); ``mcnemar`` for single samples (else None): tasks ``gained``
     and ``lost``, the exact test's ``p``, and ``ci95`` of the difference by Agresti and Min; ``gained`` and ``lost``: ids of the
-    tasks that only the other one, or only the baseline, ever solved. Raises ConfigError where nothing can be paired.
+    tasks that only the other one, or only the baseline, ever solved; ``by_type``: success as in ``metrics``, with ``n_tasks``, for
+    each type of task; ``failures``: by kind how many episodes failed so in the baseline and in the other. Raises ConfigError where
+    nothing can be paired.
     """
     mine, theirs = _by_place(first), _by_place(other)
     both = [place for place in mine if place in theirs]
@@ -106,6 +108,8 @@ def against(first: Loaded, other: Loaded) -> dict[str, Any]:
         "mcnemar": _mcnemar(pairs) if len(pairs) == len(groups) else None,
         "gained": [task for task, (before, after) in solved.items() if after and not before],
         "lost": [task for task, (before, after) in solved.items() if before and not after],
+        "by_type": _by_type(groups),
+        "failures": _failures(pairs),
     }
 
 
@@ -126,6 +130,27 @@ def _by_task(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
 def _solved(group: Sequence[Pair]) -> tuple[bool, bool]:
     """Whether each side ever solved the task."""
     return any(before["success"] for before, _ in group), any(after["success"] for _, after in group)
+
+
+def _by_type(groups: Sequence[Sequence[Pair]]) -> dict[str, Any]:
+    """Success for each type of task; empty where there is one type alone, or none is told."""
+    types = [group[0][0].get("type") or "" for group in groups]
+    found: dict[str, Any] = {}
+    for kind in sorted(set(types)) if len(set(types)) > 1 else ():
+        own = [group for group, its in zip(groups, types, strict=True) if its == kind]
+        part, whole = RATIOS["success_rate"]
+        sums = [
+            tuple([sum(of(pair[side]) for pair in group) for group in own] for of in (part, whole)) for side in (0, 1)
+        ]
+        found[kind or "none"] = {"n_tasks": len(own), **_difference(f"success_rate {kind}", *sums)}
+    return found
+
+
+def _failures(pairs: Sequence[Pair]) -> dict[str, list[int]]:
+    kinds = dict.fromkeys(row["failure"] for pair in pairs for row in pair if row.get("failure"))
+    return {
+        kind: [sum(pair[side].get("failure") == kind for pair in pairs) for side in (0, 1)] for kind in sorted(kinds)
+    }
 
 
 def _mcnemar(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,9 @@ from agentrl.evaluation.failures import failure
 from agentrl.evaluation.statistics import wilson
 from agentrl.types import Trajectory
 from agentrl.viewer.scripts import short
-from agentrl.viewer.sources import TRAINING, Run, Source
+from agentrl.viewer.sources import TRAINING, Run, Source, mapping
+from agentrl.watch import account
+from agentrl.watch.bounds import SECONDS
 
 Json = Any
 MOST_LETTERS = 240  # of an episode's actions in the index, for search and the table
@@ -74,6 +75,11 @@ def measured(metrics: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
     }
 
 
+def times(metrics: Sequence[Mapping[str, Json]]) -> dict[str, Json]:
+    """``phases``: the metric of each phase's seconds, which add up to an iteration; ``account``: their bounds and what binds."""
+    return {"phases": SECONDS, "account": account(metrics)}
+
+
 def _is_number(value: Json) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -86,19 +92,23 @@ def evaluations(run: Run) -> list[dict[str, Json]]:
     """Every panel that was evaluated: ``phase``, ``name``, ``panel``, ``iteration``, ``success_rate``, ``ci95``, ``n``,
     ``mean_turns``, ``valid_action_ratio``, ``by_type`` and, of evaluations on their own, ``failures`` and ``pass_at_k``."""
     summary = run.summary
-    if "success_rate" in summary:  # of `agentrl eval`
+    if _is_panel(summary):  # of `agentrl eval`
         return [_panel("evaluation", "evaluation", "", 0, summary)]
     found = []
-    for name, panels in (summary.get("eval") or {}).items():
+    for name, panels in mapping(summary.get("eval")).items():
         if name == "difference":
             continue
         iteration = _iteration_of(name, summary.get("iterations", 0))
-        if "success_rate" in panels:
+        if _is_panel(panels):
             found.append(_panel(f"{name}/sampled", name, "sampled", iteration, panels))
-        for panel, result in panels.items():
-            if isinstance(result, Mapping) and "success_rate" in result:
+        for panel, result in mapping(panels).items():
+            if _is_panel(result):
                 found.append(_panel(f"{name}/{panel}", name, panel, iteration, result))
     return sorted(found, key=lambda each: each["iteration"])
+
+
+def _is_panel(value: Json) -> bool:
+    return _is_number(mapping(value).get("success_rate"))
 
 
 _KEPT = ("success_rate", "ci95", "n", "score", "mean_turns", "valid_action_ratio", "faults", "seconds")
@@ -107,9 +117,11 @@ _FURTHER = ("failures", "pass_at_k", "pass_hat_k", "outcomes", "by_difficulty", 
 
 def _panel(phase: str, name: str, panel: str, iteration: int, result: Mapping[str, Json]) -> dict[str, Json]:
     kept = {key: result[key] for key in (*_KEPT, *_FURTHER) if key in result}
-    kept.setdefault("ci95", list(wilson(round(result["success_rate"] * result.get("n", 0)), result.get("n", 0))))
+    n = result.get("n", 0)
+    kept.setdefault("ci95", list(wilson(round(result["success_rate"] * n), n)))
     by_type = {
-        kind: {key: rates[key] for key in _KEPT if key in rates} for kind, rates in result.get("by_type", {}).items()
+        kind: {key: rates[key] for key in _KEPT if key in rates}
+        for kind, rates in mapping(result.get("by_type")).items()
     }
     return {"phase": phase, "name": name, "panel": panel, "iteration": iteration, **kept, "by_type": by_type}
 
@@ -127,13 +139,12 @@ def _iteration_of(name: str, last: int) -> int:
 
 def _about(run: Run) -> list[str]:
     """In a few words what was played, by whom, and how it was trained."""
-    config = tomllib.loads(run.config) if run.config else {}
-    envs = config.get("env") or []
-    said = [env["id"] for env in (envs if isinstance(envs, list) else [envs]) if env.get("id")]
+    envs = run.settings.get("env") or []
+    said = [mapping(env).get("id", "") for env in (envs if isinstance(envs, list) else [envs])]
     if run.kind == "evaluation":
         said += [run.summary.get("policy", ""), run.summary.get("split", "")]
     elif run.kind == TRAINING:
-        credit = config.get("algorithm", {}).get("credit") or []
+        credit = mapping(run.settings.get("algorithm")).get("credit") or []
         methods = credit if isinstance(credit, list) else [credit]
         said += [str(each.get("name", "")) if isinstance(each, Mapping) else str(each) for each in methods]
     seed = run.summary.get("seed")
@@ -143,7 +154,7 @@ def _about(run: Run) -> list[str]:
 def heading(run: Run) -> dict[str, Json]:
     """What the page says of the run as a whole."""
     summary = run.summary
-    difference = (summary.get("eval") or {}).get("difference") or {}
+    difference = mapping(mapping(summary.get("eval")).get("difference"))
     shown = {panel: result for panel, result in difference.items() if isinstance(result, Mapping)}
     if "value" in difference:
         shown["sampled"] = {key: difference[key] for key in ("value", "ci95")}

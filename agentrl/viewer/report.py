@@ -24,7 +24,7 @@ from agentrl.errors import ConfigError
 from agentrl.store import read_trajectories, write_atomic
 from agentrl.types import Trajectory
 from agentrl.viewer.chunks import Chunk, chunk_name, stale
-from agentrl.viewer.index import Columns, evaluations, heading, measured
+from agentrl.viewer.index import Columns, evaluations, heading, measured, times
 from agentrl.viewer.screenshots import Screenshots
 from agentrl.viewer.scripts import as_script
 from agentrl.viewer.sources import TRAINING, Run, Source, open_run
@@ -171,6 +171,7 @@ def _page(run: Run, parts: _Parts, known: Vocabulary, tokens: str | None) -> str
             "build": parts.build,
             "run": heading(run),
             "metrics": measured(run.metrics),
+            "times": times(run.metrics),
             "evaluations": evaluations(run),
             "episodes": parts.columns.data(),
             "chunks": [name for name, _ in parts.scripts],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class Run:
     summary: dict[str, Json]
     alarms: list[dict[str, Json]]
     config: str  # the text of config.toml
+    settings: dict[str, Json]  # what it says
     request: dict[str, Json]  # of an evaluation
 
     @property
@@ -55,13 +57,15 @@ def open_run(path: Path) -> Run:
     with nothing to look at, and for files that cannot be read."""
     if not path.is_dir():
         raise CheckpointError(f"there is no folder {path}; give a run, an evaluation or recorded games")
+    config = _text(path / "config.toml")
     run = Run(
         path,
         sources=_sources(path),
         metrics=RunFolder(path).metrics(),
         summary=_json(path / "summary.json"),
         alarms=_lines(path / "alarms.jsonl"),
-        config=_text(path / "config.toml"),
+        config=config,
+        settings=_settings(path / "config.toml", config),
         request=_json(path / "request.json"),
     )
     if not (run.sources or run.metrics or run.summary):
@@ -110,6 +114,18 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+
+def mapping(value: Json) -> Mapping[str, Json]:
+    """A value that should be an object, empty where it is none: what a file written by another hand holds is not shown."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _settings(path: Path, text: str) -> dict[str, Json]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from agentrl.chat.tokenizers import load_tokenizer
 from agentrl.errors import CheckpointError, ConfigError
-from agentrl.viewer.sources import Run
+from agentrl.viewer.sources import Run, mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +44,7 @@ def _model(run: Run) -> str:
     latest = run.path / "checkpoints" / "latest"
     if (latest / "tokenizer.json").is_file():
         return str(latest)
-    said = tomllib.loads(run.config).get("model", {}).get("path") if run.config else None
-    for path in (run.request.get("model"), said):
+    for path in (run.request.get("model"), mapping(run.settings.get("model")).get("path")):
         if path:
             return str(path)
     raise CheckpointError("the folder has no checkpoint and names no model, so token ids are shown without their texts")

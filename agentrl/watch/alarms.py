@@ -11,6 +11,7 @@ raises depends on nothing else.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice, takewhile
@@ -127,8 +128,10 @@ class Watch:
 
 
 def first(lines: Iterable[Metrics], name: str, n: int) -> list[float]:
-    """The first ``n`` values of a metric, fewer where there are fewer. Iterations without it are passed over."""
-    return list(islice((line[name] for line in lines if name in line), n))
+    """The first ``n`` values of a metric, fewer where there are fewer. Iterations without it, or with what is no number there, are
+    passed over."""
+    values = (line.get(name) for line in lines)
+    return list(islice((v for v in values if isinstance(v, int | float) and not math.isnan(v)), n))
 
 
 def last(history: History, name: str, n: int) -> list[float]:

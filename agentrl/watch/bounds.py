@@ -112,7 +112,7 @@ def account(history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     seconds = {phase: sum(line.get(key, 0.0) for line in lines) for phase, key in SECONDS.items()}
     bounds = {phase: sum(line[f"bound/{phase}"] for line in lines if f"bound/{phase}" in line) for phase in SECONDS}
-    total = max(sum(line["time/iteration"] for line in lines), 1e-9)
+    total = max(sum(line.get("time/iteration", 0.0) for line in lines), 1e-9)
     phases = {
         phase: {
             "seconds": round(spent, 3),

@@ -62,7 +62,7 @@ function lineChart(series, points, options = {}) {
       replace(box, h(".empty.small", {}, options.log ? "No positive values" : "No values"));
       return;
     }
-    const labels = scale.marks.map(format);
+    const labels = told(scale.marks, format);
     const left = 10 + 6.4 * Math.max(...labels.map((text) => text.length));
     const area = { left, right: width - 8, top: 8, bottom: height - 20 };
     const [first, last] = [Math.min(...xs), Math.max(...xs)];
@@ -94,6 +94,12 @@ function lineChart(series, points, options = {}) {
   };
   observe(box, draw);
   return box;
+}
+
+/** Labels of ticks; with more digits where they would read the same. */
+function told(marks, format) {
+  const labels = marks.map(format);
+  return new Set(labels).size === labels.length ? labels : marks.map((mark) => num(mark, 8));
 }
 
 function pathOf(x, y, X, Y) {

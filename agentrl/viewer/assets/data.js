@@ -89,7 +89,13 @@ async function episode(row) {
   return unpacked(data, data.episodes[col.place[row]], row);
 }
 
+/** Whether anything was trained on a turn: in evaluations and games nothing is, in training what got an advantage. */
+function wasTrained(phase, turn) {
+  return phase === index.run.training ? turn.A !== null : phase === "demonstrations";
+}
+
 function unpacked(data, packed, row) {
+  const phase = nameOf("phase", row);
   const text = (number) => (number < 0 ? null : data.texts[number]);
   const before = new Map();
   const turns = packed.turns.map((turn, number) => ({
@@ -108,7 +114,7 @@ function unpacked(data, packed, row) {
     images: turn.img || [],
     why: turn.w || null,
     calls: turn.c.map((call) => {
-      const found = { ...call, prompt: [...(before.get(call.role) || []).slice(0, call.n), ...call.p] };
+      const found = { ...call, t: call.t && wasTrained(phase, turn), prompt: [...(before.get(call.role) || []).slice(0, call.n), ...call.p] };
       before.set(call.role, [...found.prompt, ...call.c]);
       return found;
     }),

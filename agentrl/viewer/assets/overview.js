@@ -69,9 +69,18 @@ function alarms() {
   const error = index.run.summary.error;
   return h("section.alarms", { "aria-label": "Alarms" },
     error ? h(".alarm.error", {}, h("b", {}, index.run.summary.status || "failed"), h("p", {}, error)) : null,
-    index.run.alarms.map((alarm) => h(".alarm", {},
-      h("b", {}, String(alarm.name ?? "alarm")), Number.isInteger(alarm.iteration) ? h("a", { href: `#/episodes?phase=training&iteration=${alarm.iteration}` }, `iteration ${alarm.iteration}`) : null,
-      h("p", {}, String(alarm.message ?? "")))));
+    index.run.alarms.map((alarm) => h(".alarm", { class: Number.isInteger(alarm.cleared) ? "over" : "" },
+      h("b", {}, String(alarm.name ?? "alarm")), h("span.since", {}, alarmTime(alarm)),
+      h("p", {}, String(alarm.measured ?? "")),
+      alarm.cause ? h("p", {}, h("span.muted", {}, "likely cause "), String(alarm.cause)) : null,
+      alarm.setting ? h("p", {}, h("span.muted", {}, "to change "), h("code", {}, String(alarm.setting))) : null)));
+}
+
+/** When an alarm was raised and, where it is, that it is over. */
+function alarmTime(alarm) {
+  const link = (iteration) => h("a", { href: `#/episodes?phase=training&iteration=${iteration}` }, `iteration ${iteration}`);
+  if (!Number.isInteger(alarm.iteration)) return null;
+  return [link(alarm.iteration), Number.isInteger(alarm.cleared) ? [" · over since ", link(alarm.cleared)] : null];
 }
 
 // ── curves ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -106,19 +115,21 @@ function timesSection() {
   const x = index.metrics.iteration;
   const total = metrics["time/iteration"];
   if (!total) return null;
-  const inside = ["time/generation", "time/environment"].filter((name) => metrics[name]);
-  const names = Object.keys(metrics).filter((name) => name.startsWith("time/") && !["time/iteration", "time/rollout", ...inside].includes(name));
-  const phases = inside.map((name) => ({ name: name.slice(5), y: metrics[name] }));
-  if (metrics["time/rollout"]) {
-    phases.push({ name: inside.length ? "rest of the rollout" : "rollout", y: x.map((_, place) => Math.max(0, (metrics["time/rollout"][place] || 0) - sum(inside.map((name) => metrics[name][place])))) });
-  }
-  phases.push(...names.map((name) => ({ name: name.slice(5), y: metrics[name] })));
+  const { phases: known, account } = index.times;
+  const phases = Object.entries(known).filter(([, key]) => metrics[key]).map(([name, key]) => ({ name, y: metrics[key] }));
   const other = x.map((_, place) => Math.max(0, (total[place] || 0) - sum(phases.map((phase) => phase.y[place]))));
   if (sum(other) > 0.01 * sum(total)) phases.push({ name: "other", y: other });
   phases.forEach((phase, place) => { phase.colour = COLOURS[place % COLOURS.length]; });
   return h("section.times", {},
     h(".sectionhead", {}, h("h2", {}, "Where the time goes"), h("span.note", {}, "seconds an iteration")),
-    stackedBars(x, phases, { height: 210 }), legend(phases.map((phase) => [phase.colour, `${phase.name} ${percent(sum(phase.y) / (sum(total) || 1))}`])));
+    stackedBars(x, phases, { height: 210 }), legend(phases.map((phase) => [phase.colour, `${phase.name} ${percent(sum(phase.y) / (sum(total) || 1))}${boundOf(account, phase.name)}`])),
+    account.binds ? h("p.binds", {}, h("span.muted", {}, "what binds "), account.binds, h("span.muted", {}, " · to change "), account.setting) : null);
+}
+
+/** How far a phase is from its bound, where it has one. */
+function boundOf(account, name) {
+  const { seconds, bound } = (account.phases || {})[name] || {};
+  return bound ? `, ${num(seconds / bound, 2)} × its bound` : "";
 }
 
 function curvesSection() {
