@@ -16,9 +16,9 @@ from agentrl import stages
 from agentrl.algorithms.method import columns
 from agentrl.build import Methods
 from agentrl.config import RunConfig
-from agentrl.errors import AgentRLError, ConfigError
+from agentrl.errors import ConfigError, TooManyFaults
 from agentrl.rollouts import Ahead, Rollouts
-from agentrl.rollouts.pool import RolloutStats
+from agentrl.rollouts.pool import RolloutStats, told
 from agentrl.types import Group, RolloutRequest, Trajectory
 
 MOST_LOST = 3
@@ -63,12 +63,16 @@ class Collector:
 
     def collect(self, iteration: int, states: stages.States, version: int) -> Collected:
         """The episodes of an iteration. ``version``: that of the policy's weights as they are now. Filters may ask for more, in
-        a bounded loop. Raises AgentRLError after ``MOST_LOST`` iterations in a row whose episodes all ended in faults."""
+        a bounded loop. Raises TooManyFaults where most episodes of a round, or all of ``MOST_LOST`` iterations in a row, ended in
+        faults."""
         self._versions[version] = iteration
         found, retries = Collected(), 0
         requests = self._begin(iteration, states)
         for attempt in range(self.refill_rounds + 1):
-            played, stats = self._play(iteration, attempt, requests)
+            try:
+                played, stats = self._play(iteration, attempt, requests)
+            except TooManyFaults as error:
+                raise TooManyFaults(str(error), [*found.rolled, *found.faulted, *error.episodes]) from error
             retries += stats.n_retries
             for what in SPENT:
                 found.phases[what] += getattr(stats, f"{what}_s")
@@ -80,9 +84,14 @@ class Collector:
         found.counts |= {"episode/faults": len(found.faulted), "rollout/retries": retries}
         if self.staleness:
             found.counts |= self._lag(iteration, found.rolled)
-        self._lost = 0 if found.rolled else self._lost + 1
+        self._lost = self._lost + 1 if found.faulted and not found.rolled else 0
         if self._lost >= MOST_LOST:
-            raise AgentRLError(f"no episode could be scored in {self._lost} iterations: {found.faulted[0].error}")
+            last, ids = found.faulted[-1], [trajectory.id for trajectory in found.faulted]
+            raise TooManyFaults(
+                f"no episode could be scored in {self._lost} iterations, the last by {last.outcome}: {last.error}; "
+                f"those of this one are {told(ids)}",
+                found.faulted,
+            )
         return found
 
     def place(self) -> int:

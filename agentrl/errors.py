@@ -9,6 +9,7 @@
     │   └── CheckpointError    a checkpoint or run folder cannot be read
     ├── EnvError               an environment broke its contract
     ├── ToolError              a tool's word to the model: what it did wrong
+    ├── TooManyFaults          the machinery fails so often that a run is stopped; it carries the episodes
     ├── PromptTooLong          a conversation no longer fits an endpoint's model: the policy's own doing, the episode ends
     └── Fault                  the machinery failed, not the policy: the episode is retried by replay
         ├── EnvFault
@@ -22,7 +23,8 @@ Messages say what was wanted, what came and what to do.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 
 class AgentRLError(Exception):
@@ -70,6 +72,15 @@ class ToolError(AgentRLError):
 
 class PromptTooLong(AgentRLError):
     """A conversation no longer fits an endpoint's model."""
+
+
+class TooManyFaults(AgentRLError):
+    """Most episodes end by the machinery's fault. ``episodes``: the trajectories that have ended, the faults in the order in which
+    they came."""
+
+    def __init__(self, message: str, episodes: Sequence[Any]) -> None:
+        super().__init__(message)
+        self.episodes = list(episodes)
 
 
 class Fault(AgentRLError):

@@ -25,7 +25,7 @@ from agentrl.agents import Agent
 from agentrl.config import AgentTable, EnvTable, RunConfig
 from agentrl.console import Progress, print_table, rate
 from agentrl.env import environment
-from agentrl.errors import CheckpointError, ConfigError, did_you_mean
+from agentrl.errors import CheckpointError, ConfigError, TooManyFaults, did_you_mean
 from agentrl.evaluation.details import details
 from agentrl.evaluation.record import Record, added
 from agentrl.overrides import parse_parameters
@@ -253,7 +253,8 @@ def _play(
     folder, n_done = (Path(), 0) if record is None else (record.folder.path, record.n_done)
     known = {} if record is None else record.known
     writing = nullcontext(None) if record is None else record.writing(account)
-    with writing as write, progress.run(folder, settings, 0):
+    keeping = _telling() if record is None else record.folder.keeping("eval")
+    with writing as write, progress.run(folder, settings, 0), keeping:
         progress.panel(split, len(tasks) * samples - n_done, settings.only_env.max_turns or 0)
 
         def ended(trajectory: Trajectory) -> None:
@@ -276,6 +277,16 @@ def _play(
     if record is not None:
         record.finish(found, result)
     return result
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Where faults stop an evaluation that keeps nothing, the error says how to look at one."""
+    try:
+        yield
+    except TooManyFaults as error:
+        remedy = "with --out FOLDER they are kept, and `agentrl replay FOLDER ID` plays one again"
+        raise TooManyFaults(f"{error}; {remedy}", error.episodes) from error
 
 
 def saved_model(path: str) -> tuple[RunConfig, Path]:

@@ -44,11 +44,13 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A record, how many of its turns came back equal, and the first difference."""
+    """A record, how many of its turns came back equal, and the first difference. ``again``: what the environment did this time
+    with the action whose reply the record lacks, for a fault."""
 
     trajectory: Trajectory
     n_equal: int
     difference: Difference | None
+    again: str = ""
 
 
 def replay(run: Path, wanted: str, on_turn: OnTurn | None = None) -> Replay:
@@ -101,7 +103,19 @@ def compare(env: gymnasium.Env[str, str], trajectory: Trajectory, on_turn: OnTur
     except Exception as error:
         happened = f"{type(error).__name__}: {error}"
         return Replay(trajectory, n_equal, Difference(number, "error", None, happened))
-    return Replay(trajectory, n_equal, None)
+    return Replay(trajectory, n_equal, None, _again(env, trajectory))
+
+
+def _again(env: gymnasium.Env[str, str], trajectory: Trajectory) -> str:
+    """Takes the action again whose reply was a fault, if there is one."""
+    if trajectory.outcome not in UNSEEN or not trajectory.turns or "environment" in trajectory.turns[-1].seconds:
+        return ""
+    action = trajectory.turns[-1].action
+    try:
+        env.step(action)
+    except Exception as error:
+        return f"the action that it ends with, {action!r}, fails again: {type(error).__name__}: {error}"
+    return f"the action that it ends with, {action!r}, is answered this time: the fault does not come again"
 
 
 def _checks(env: gymnasium.Env[str, str], trajectory: Trajectory) -> Iterator[Check]:
@@ -150,6 +164,8 @@ def print_replay(result: Replay) -> None:
         out.print(f"equal: {result.n_equal} of {trajectory.n_turns} turns compared, {ending}", soft_wrap=True)
         if trajectory.error:
             out.print(Text(f"the record ends with: {inert(trajectory.error)}"), soft_wrap=True)
+        if result.again:
+            out.print(Text(inert(result.again)), soft_wrap=True)
         return
     where = f"turn {difference.turn}" if difference.turn <= trajectory.n_turns else "after the last turn"
     what = "the environment failed" if difference.what == "error" else f"the {difference.what} differs"

@@ -19,6 +19,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ from typing import Any
 import tomli_w
 import zstandard
 
-from agentrl.errors import CheckpointError, ConfigError, UserError
+from agentrl.errors import CheckpointError, ConfigError, TooManyFaults, UserError
 from agentrl.types import Trajectory
 
 try:
@@ -90,7 +91,17 @@ def unlock(folder: Path) -> None:
 def write_trajectories(path: Path, trajectories: Iterable[Trajectory]) -> None:
     """Trajectories as compressed JSON lines."""
     lines = [json.dumps(trajectory.to_dict(), separators=(",", ":")) for trajectory in trajectories]
-    write_atomic(path, zstandard.ZstdCompressor(level=3).compress(("\n".join(lines) + "\n").encode()))
+    write_atomic(path, _compressed("\n".join(lines) + "\n"))
+
+
+def _compressed(text: str) -> bytes:
+    """With a checksum: without one, half of all changed bits go unnoticed."""
+    return zstandard.ZstdCompressor(level=3, write_checksum=True).compress(text.encode())
+
+
+def _decompressed(data: bytes) -> str:
+    # A cut file is an error, not a short one; so is one that goes on.
+    return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False).decode()
 
 
 def numbered(run: Path, kind: str) -> dict[int, Path]:
@@ -123,9 +134,7 @@ def _trajectories_of(path: Path) -> Iterator[None]:
 
 
 def _lines(path: Path) -> list[str]:
-    # A cut file is an error, not a short one.
-    text = zstandard.ZstdDecompressor().decompress(path.read_bytes()).decode()
-    return [line for line in text.splitlines() if line]
+    return [line for line in _decompressed(path.read_bytes()).splitlines() if line]
 
 
 def _id(line: str) -> str:
@@ -170,7 +179,7 @@ def read_states(folder: Path, iteration: int) -> dict[str, Any]:
     that cannot be read."""
     path = folder / "states" / f"iteration_{iteration:06d}.json.zst"
     try:
-        return json.loads(zstandard.ZstdDecompressor().decompress(path.read_bytes())) if path.exists() else {}
+        return json.loads(_decompressed(path.read_bytes())) if path.exists() else {}
     except (OSError, zstandard.ZstdError, ValueError) as error:
         raise CheckpointError(f"{path} holds no states that can be read: {error}") from error
 
@@ -228,12 +237,13 @@ class RunFolder:
 
     @classmethod
     def reopen(cls, path: Path, iteration: int) -> RunFolder:
-        """An existing folder, with the metrics of later iterations than the checkpoint's taken out: they come again. Raises
-        ConfigError where another process writes into it."""
+        """An existing folder, with the metrics and records of later iterations than the checkpoint's taken out: they come again.
+        Raises ConfigError where another process writes into it, CheckpointError where metrics of earlier ones are missing."""
         folder = cls(path)
         lock(path)
         folder.trajectories.mkdir(parents=True, exist_ok=True)
-        kept = [json.dumps(line) for line in folder.metrics() if line["iteration"] < iteration]
+        kept = [json.dumps(line) for line in folder._metrics_before(iteration)]
+        folder._remove_from(iteration)
         write_atomic(path / "metrics.jsonl", "".join(line + "\n" for line in kept).encode())
         for leftover in list(path.rglob(".*.tmp")):
             if leftover.is_dir() and not leftover.is_symlink():
@@ -241,6 +251,25 @@ class RunFolder:
             else:
                 leftover.unlink(missing_ok=True)
         return folder
+
+    def _metrics_before(self, iteration: int) -> list[dict[str, Any]]:
+        """The lines of the first iterations. Raises CheckpointError where one is missing or stands there twice."""
+        kept = [line for line in self.metrics() if line["iteration"] < iteration]
+        numbers = [line["iteration"] for line in kept]
+        if wrong := sorted(number for number in {*range(iteration), *numbers} if numbers.count(number) != 1):
+            raise CheckpointError(
+                f"{self.path / 'metrics.jsonl'} must hold one line of each iteration before the checkpoint's, {iteration}, and "
+                f"does not of {', '.join(map(str, wrong[:6]))}; " + _without_lines(wrong[0])
+            )
+        return kept
+
+    def _remove_from(self, iteration: int) -> None:
+        """Removes what an iteration and those after it have written, evaluations after them included."""
+        for folder in (self.trajectories, self.path / "states"):
+            for file in folder.glob("*iteration_*"):
+                match = re.match(r"(eval_)?iteration_(\d+)[_.]", file.name)
+                if match and int(match[2]) >= iteration + bool(match[1]):  # that of a number comes before its iteration
+                    file.unlink()
 
     @contextmanager
     def or_nothing(self) -> Iterator[None]:
@@ -254,25 +283,20 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``; a last line that a kill cut short is left out. Raises CheckpointError for a file that
-        cannot be read, and for any other line that is no object."""
+        cannot be read, and for any other line that is no table with an iteration."""
         path = self.path / "metrics.jsonl"
         found: list[dict[str, Any]] = []
         try:
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        except (OSError, UnicodeDecodeError) as error:
+            data = path.read_bytes() if path.exists() else b""
+        except OSError as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error
-        for number, line in enumerate(lines, start=1):
+        for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
             try:
-                values = json.loads(line)
-            except json.JSONDecodeError as error:
-                if number < len(lines):
-                    raise CheckpointError(f"{path}, line {number} cannot be read: {error}") from error
-                continue
-            if not isinstance(values, dict):
-                raise CheckpointError(
-                    f"{path}, line {number} cannot be read: it holds no metrics by name, but {line[:40]}"
-                )
-            found.append(values)
+                found.append(json.loads(line))
+                int(found[-1]["iteration"])
+            except (ValueError, KeyError, TypeError) as error:
+                problem = f"{path}, line {number} cannot be read: {error!r}"
+                raise CheckpointError(f"{problem}; {_without_lines(number - 1)}") from error
         return found
 
     def add_metrics(self, metrics: Mapping[str, Any]) -> None:
@@ -296,11 +320,29 @@ class RunFolder:
         folder = self.path / "states"
         folder.mkdir(exist_ok=True)
         text = json.dumps(states, separators=(",", ":"))
-        data = zstandard.ZstdCompressor(level=3).compress(text.encode())
-        write_atomic(folder / f"iteration_{iteration:06d}.json.zst", data)
+        write_atomic(folder / f"iteration_{iteration:06d}.json.zst", _compressed(text))
 
     def add_trajectories(self, name: str, trajectories: Sequence[Trajectory]) -> None:
         write_trajectories(self.trajectories / f"{name}.jsonl.zst", trajectories)
+
+    @contextmanager
+    def keeping(self, name: str) -> Iterator[None]:
+        """Where the block is stopped by faults, the episodes that ended in it are written down, and the error says how to play the
+        last fault again."""
+        try:
+            yield
+        except TooManyFaults as error:
+            self.add_trajectories(name, error.episodes)
+            last = [trajectory.id for trajectory in error.episodes if trajectory.outcome.is_fault][-1]
+            again = f"agentrl replay {shlex.quote(str(self.path))} {shlex.quote(last)}"
+            raise TooManyFaults(f"{error}; to play the last one again: {again}", error.episodes) from error
+
+
+def _without_lines(iteration: int) -> str:
+    return (
+        f"point checkpoints/latest to a step_N of at most {iteration}, from where the lines come again, or go on without them: "
+        f'write {{"iteration": {iteration}}} in place of the line'
+    )
 
 
 def free_folder(name: str, root: Path = Path("runs")) -> Path:

@@ -139,14 +139,15 @@ def run_sft(
         on_update=on_update,
     )
     policy.update(models.model, config.sft.updates)
+    parts = {"model": models.model, "tokenizer": models.tokenizer}  # kept before the evaluation, which may fail
+    saved = checkpoint.save(folder.checkpoints, config.sft.updates, **parts, training=learner.state_dict(), state={})
     results: dict[str, Any] = {}
     for name, (rollouts, tasks) in found.items():
-        result = run_panel(rollouts, tasks, name)
+        with folder.keeping(f"eval_after_{name}"):
+            result = run_panel(rollouts, tasks, name)
         results[name] = result.to_dict()
         progress.evaluated(name, results[name])
         folder.add_trajectories(f"eval_after_{name}", result.trajectories)
-    parts = {"model": models.model, "tokenizer": models.tokenizer}
-    saved = checkpoint.save(folder.checkpoints, config.sft.updates, **parts, training=learner.state_dict(), state={})
     if export is not None:
         write_export(saved, export, config)
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}

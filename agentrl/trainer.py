@@ -24,7 +24,7 @@ from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.lessons import Lessons
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
-from agentrl.store import RunFolder, free_folder
+from agentrl.store import RunFolder, free_folder, lock
 from agentrl.types import RolloutRequest, Task, Trajectory
 from agentrl.viewer import report_or_reason
 from agentrl.watch import Best, Meter, Tracker, Watch, account, best_of, episode_metrics
@@ -106,9 +106,11 @@ class Trainer:
         if changed := config_difference(load(path / "config.toml"), self.config):
             remedy = "give its overrides again, or start anew without --resume"
             raise CheckpointError(f"{path} was started with another run file: {changed}; {remedy}")
+        lock(path)
+        checkpoint.recover(path / "checkpoints")
         if not latest.exists():
             if latest.is_symlink() or checkpoint.steps(path / "checkpoints"):
-                raise CheckpointError(f"{latest} points to nothing; point it to one of the step_N beside it")
+                raise CheckpointError(f"{latest} points to no checkpoint; {checkpoint.remedy(latest)}")
             self.folder = RunFolder.reopen(path, 0)
             return
         training, state = checkpoint.load_state(latest)
@@ -182,7 +184,8 @@ class Trainer:
         """One iteration; returns its metrics."""
         self.meter.begin()
         timed, started = self.meter.timed, time.perf_counter()
-        with timed("rollout"):
+        record = f"iteration_{self.iteration:06d}"
+        with timed("rollout"), self.folder.keeping(record):
             found = self.collector.collect(self.iteration, self.states, self.policy.version)
         with timed("sync"):
             if not self.config.rollout.staleness:  # else episodes go on
@@ -207,7 +210,7 @@ class Trainer:
         with timed("storage"):
             if remembered:
                 self.folder.add_states(self.iteration, remembered)
-            self.folder.add_trajectories(f"iteration_{self.iteration:06d}", [*trajectories, *found.faulted])
+            self.folder.add_trajectories(record, [*trajectories, *found.faulted])
         seconds = time.perf_counter() - started
         self.slowest = max(self.slowest if self.iteration else 0.0, seconds)
         return {
@@ -273,7 +276,8 @@ class Trainer:
             if only and panel not in only:
                 continue
             self.progress.panel(f"{name}/{panel}", len(tasks))
-            result = run_panel(rollouts, tasks, f"{name}/{panel}", self.progress.episode)
+            with self.folder.keeping(f"eval_{name}_{panel}"):
+                result = run_panel(rollouts, tasks, f"{name}/{panel}", self.progress.episode)
             successes = [None if t.outcome.is_fault else bool(t.success) for t in result.trajectories]
             found[panel] = {**result.to_dict(), "successes": successes}
             self.folder.add_trajectories(f"eval_{name}_{panel}", result.trajectories)

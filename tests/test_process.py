@@ -223,7 +223,7 @@ def test_a_worker_that_is_killed_while_it_is_idle(pool_of: Make) -> None:
 
 
 def test_the_keeper_may_die_too(pool_of: Make) -> None:
-    """Its workers die with it, the episodes are retried with a new one."""
+    """Its workers die with it, and the episodes get others of a new one."""
     pool = pool_of(Corridor)
     env = pool.take()
     keeper = pool._launcher._process
@@ -233,7 +233,20 @@ def test_the_keeper_may_die_too(pool_of: Make) -> None:
     pool.put(env)
     player = rollouts(pool, max_live=1)
     assert [t.success for t in play(player, TASKS[:2])] == [True, True]
-    assert player.stats.n_retries == 1
+    assert player.stats.n_retries == 0
+
+
+def test_workers_that_died_while_nobody_used_them_cost_no_episode_a_try(pool_of: Make) -> None:
+    pool = pool_of(Corridor)
+    idle: list[Any] = [pool.take() for _ in range(3)]
+    for env in idle:
+        env.reset(options={"task": TASKS[0]})
+        pool.put(env)
+        os.kill(env.pid, signal.SIGKILL)
+    assert eventually(lambda: all(gone(env.pid) for env in idle))
+    assert eventually(lambda: not any(env.lives() for env in idle))
+    player = rollouts(pool, max_live=1, attempts=1)
+    assert [t.success for t in play(player, TASKS[:2])] == [True, True]
 
 
 def test_a_call_that_was_given_up_is_not_answered_by_the_next(pool_of: Make) -> None:

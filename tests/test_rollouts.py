@@ -17,7 +17,7 @@ from toys import PROMPT, Answering, Corridor, tiny_model, tokenizer
 
 from agentrl.agents import Append, ChatAgent, DemonstratorAgent, ExpertAgent, OracleAgent, RandomAgent, Window
 from agentrl.chat import Renderer
-from agentrl.errors import AgentRLError, ConfigError, PolicyFault
+from agentrl.errors import AgentRLError, ConfigError, PolicyFault, TooManyFaults
 from agentrl.policies import ScriptedPolicy
 from agentrl.rollouts import EnvPool, Limits, Rollouts, play
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory
@@ -331,9 +331,29 @@ def test_the_circuit_breaker_opens_as_soon_as_most_have_failed(where: str) -> No
 
     setattr(Broken, where, fail)
     rollouts = player(env=Broken, attempts=2, max_live=1)
-    with pytest.raises(AgentRLError, match=f"4 of 6 episodes failed .* env_fault: {where} raised OSError: no server"):
-        play(rollouts, TASKS)
+    ended: list[Trajectory] = []
+    words = f"4 of 6 episodes failed .* by env_fault: {where} raised OSError: no server"
+    with pytest.raises(TooManyFaults, match=words) as caught:
+        rollouts.run([RolloutRequest(task, 1) for task in TASKS], KEY, ended.append)
     assert n_resets[0] == 4 * 2  # the last two were not tried
+    assert caught.value.episodes == ended and len(ended) == 4  # also the last one was told of
+    places = [str(caught.value).index(trajectory.id) for trajectory in reversed(ended)]
+    assert places == sorted(places)  # the newest first
+
+
+def test_the_circuit_breaker_names_the_last_error_and_few_episodes() -> None:
+    class Worse(Corridor):
+        n = 0
+
+        def step(self, action: str):
+            Worse.n += 1
+            raise OSError(f"failure number {Worse.n}")
+
+    with pytest.raises(TooManyFaults) as caught:
+        player(env=Worse, attempts=1, max_live=1).run([RolloutRequest(task, 4) for task in TASKS], KEY)
+    said = str(caught.value)
+    assert "13 of 24" in said and "failure number 13" in said and "number 12" not in said
+    assert said.count("/member=") == 4 and said.endswith("and 9 more") and "\n" not in said
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf"), "much", None])

@@ -269,7 +269,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, file: str, text: by
     [
         (
             "metrics.jsonl",
-            '{"iteration": 0, "entropy": NaN, "loss": Infinity, "none": null, "text": "a"}\n{"binds": "x"}\n',
+            '{"iteration": 0, "entropy": NaN, "loss": Infinity, "none": null, "text": "a"}\n{"iteration": 1, "binds": "x"}\n',
         ),
         ("metrics.jsonl", '{"iteration": 0, "entropy": 0.5}\n{"iteration": 1, "ent'),
         ("summary.json", "[1]"),

@@ -88,10 +88,8 @@ class Record:
             self.account = summary if "tokens" in summary else None
         if finished.is_file():
             self.known = {trajectory.id: trajectory for trajectory in read_trajectories(finished)}
-        for line in _whole_lines(path / "journal.jsonl"):
-            trajectory = Trajectory.from_dict(line["trajectory"])
+        for trajectory, self.seconds, self.account in _ended(path / "journal.jsonl"):
             self.known[trajectory.id] = trajectory
-            self.seconds, self.account = line["seconds"], line["account"]
 
     @property
     def n_done(self) -> int:
@@ -153,18 +151,20 @@ def added(before: Account | None, now: Account | None) -> Account | None:
     return total
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; the last one is cut off the file where a kill has cut it short. Raises CheckpointError for any other
-    line that cannot be read."""
+def _ended(path: Path) -> Iterator[tuple[Trajectory, float, Account | None]]:
+    """What the lines of a journal say; the last one is cut off the file where a kill has cut it short. Raises CheckpointError for
+    any other line that cannot be read."""
     data = path.read_bytes() if path.exists() else b""
     end = data.rfind(b"\n") + 1
     if end < len(data):
         os.truncate(path, end)
     for number, line in enumerate(data[:end].splitlines(), start=1):
         try:
-            yield json.loads(line)
-        except ValueError as error:
-            raise CheckpointError(f"{path}, line {number} cannot be read: {error}") from error
+            found = json.loads(line)
+            yield Trajectory.from_dict(found["trajectory"]), found["seconds"], found["account"]
+        except (ValueError, KeyError, TypeError) as error:
+            remedy = "take it out of the file, and its episode is played again"
+            raise CheckpointError(f"{path}, line {number} cannot be read: {error!r}; {remedy}") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
     checkpoints/step_12/   config.json  model.safetensors  tokenizer…   what anybody can load
                            training.pt  state.json                      what a resume needs besides
+                           SHA256SUMS                                   of all of them, as sha256sum -c reads it
     checkpoints/latest  →  step_12
     checkpoints/best    →  step_8                                       where a run keeps it; it is never removed
 
@@ -9,15 +10,18 @@ With LoRA a checkpoint holds the adapter in peft's layout (adapter_config.json, 
 adapter_model.safetensors) in place of the first two; ``export`` writes whole weights.
 
 A checkpoint is written to a temporary folder, flushed and renamed; then ``latest`` is replaced in one operation. A process
-that is killed at any moment leaves the previous checkpoint in place.
+that is killed at any moment leaves the previous checkpoint in place. A resume looks at every file before it believes one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
+import shlex
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,7 @@ from agentrl.learning import lora
 
 __all__ = [
     "build_model",
+    "check_whole",
     "export",
     "load_model",
     "load_state",
@@ -39,10 +44,14 @@ __all__ = [
     "load_weights",
     "point_best",
     "prune",
+    "recover",
+    "remedy",
     "save",
     "steps",
     "write_model",
 ]
+
+SUMS = "SHA256SUMS"
 
 disable_progress_bar()  # its bars would break the live view
 
@@ -100,7 +109,9 @@ def prune(checkpoints: Path, step: int, keep: int) -> None:
     others = [number for number in steps(checkpoints) if number != step]
     for old in others[: max(0, len(others) - keep + 1)] if keep else ():
         if best != f"step_{old}":
-            shutil.rmtree(checkpoints / f"step_{old}")
+            aside = checkpoints / f".step_{old}.{os.getpid()}.old.tmp"
+            os.replace(checkpoints / f"step_{old}", aside)  # what is half removed must not look like a checkpoint
+            shutil.rmtree(aside)
 
 
 def _write(
@@ -116,9 +127,20 @@ def _write(
         torch.save(training, folder / "training.pt")
     if state is not None:
         (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    lines = [f"{_sum(file)}  {file.name}" for file in sorted(folder.iterdir())]
+    (folder / SUMS).write_text("\n".join([_heading(len(lines)), *lines, ""]), encoding="utf-8")
     for file in folder.iterdir():
         _flush(file)
     _flush(folder)
+
+
+def _heading(n: int) -> str:
+    return f"# of {n} files"  # a list that was cut is found out
+
+
+def _sum(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def write_model(folder: Path, model: Any, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -147,13 +169,68 @@ def steps(checkpoints: Path) -> list[int]:
 
 
 def load_state(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(training, state) of a checkpoint. Raises CheckpointError where it cannot be resumed from."""
-    try:
-        training = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
-        state = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
+    """(training, state) of a checkpoint, each of whose files is looked at. Raises CheckpointError where it cannot be resumed from;
+    the message names the file and what to do."""
+    check_whole(path)
+    training = _read(path, "training.pt", lambda file: torch.load(file, map_location="cpu", weights_only=True))
+    state = _read(path, "state.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
     return training, state
+
+
+def _read(path: Path, name: str, reader: Callable[[Path], Any]) -> dict[str, Any]:
+    try:
+        found = reader(path / name)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path} cannot be resumed from: {name}: {first_line(error)}; {remedy(path)}") from error
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} cannot be resumed from: {name} holds no table; {remedy(path)}")
+    return found
+
+
+def check_whole(path: Path) -> None:
+    """Raises CheckpointError where a file of a checkpoint is not what was written, and says which checkpoint beside it is whole.
+    A checkpoint without SHA256SUMS is of an older version, and is believed."""
+    if problem := _damage(path):
+        raise CheckpointError(f"{path} cannot be resumed from: {problem}; {remedy(path)}")
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a checkpoint's files; "" where nothing is."""
+    try:
+        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{SUMS} cannot be read: {first_line(error)}"
+    if lines[:1] != [_heading(len(lines) - 1)]:
+        return f"{SUMS} is damaged"
+    for line in lines[1:]:
+        digest, _, name = line.partition("  ")
+        try:
+            if _sum(path / name) != digest:
+                return f"{name} is damaged ({SUMS} does not agree)"
+        except OSError as error:
+            return f"{name or SUMS} cannot be read: {error.strerror}"
+    return ""
+
+
+def remedy(latest: Path) -> str:
+    """What to do where the checkpoint ``latest`` is damaged: go on from the newest whole one beside it."""
+    checkpoints, broken = latest.parent, os.path.realpath(latest)
+    for step in reversed(steps(checkpoints)):
+        older = checkpoints / f"step_{step}"
+        if os.path.realpath(older) != broken and (older / "state.json").is_file() and not _damage(older):
+            command = shlex.join(["ln", "-sfn", older.name, str(checkpoints / "latest")])
+            return f"{older.name} beside it is whole: to go on from there, run `{command}` and resume again"
+    return "no other checkpoint beside it is whole; start anew without --resume"
+
+
+def recover(checkpoints: Path) -> None:
+    """Puts a checkpoint back that a kill caught while it was being replaced. For a process that holds the run folder's lock."""
+    latest = checkpoints / "latest"
+    if latest.is_symlink() and not latest.exists():
+        for aside in checkpoints.glob(f".{os.readlink(latest)}.*.old.tmp"):
+            os.replace(aside, checkpoints / os.readlink(latest))
 
 
 def load_model(path: str, dtype: str = "float32") -> Any:

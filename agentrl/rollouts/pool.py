@@ -21,7 +21,7 @@ import gymnasium
 from agentrl import seeding
 from agentrl.agents.base import Agent, Episode, Generate
 from agentrl.env import environment
-from agentrl.errors import AgentRLError, ConfigError
+from agentrl.errors import ConfigError, TooManyFaults
 from agentrl.policies.base import BatchPolicy, ChatModel, Policy
 from agentrl.rollouts.batching import FreeBatches, Rounds
 from agentrl.rollouts.episode import Busy, Limits, run_episode
@@ -118,12 +118,13 @@ class Work:
         self.n_episodes = len(places)
 
     def ended(self, at: Place, trajectory: Trajectory) -> None:
-        """Raises AgentRLError where most episodes end in faults."""
+        """Raises TooManyFaults where most episodes end in faults."""
+        self.done.pop(at, None)  # the newest stands last
         self.done[at] = trajectory
-        if trajectory.outcome.is_fault:
-            _break_circuit(self.done.values(), self.n_episodes)
         if self.on_done is not None:
             self.on_done(trajectory)
+        if trajectory.outcome.is_fault:
+            _break_circuit(self.done.values(), self.n_episodes)
 
     def result(self) -> list[list[Trajectory]]:
         """One list a request, members in order."""
@@ -187,7 +188,7 @@ class Rollouts:
         same requests that ended earlier, by id: they stand in the result as they are, but one that ended in a fault is tried
         again, by replay.
 
-        Raises AgentRLError where most episodes fail by the machinery's fault.
+        Raises TooManyFaults where most episodes fail by the machinery's fault.
         """
         work = Work(requests, key, known or {}, on_done)
         started = time.perf_counter()
@@ -228,7 +229,7 @@ class Rollouts:
     async def play(
         self, work: Work, at: Place, batches: Rounds | FreeBatches | None, on_turn: Callable[[], None] | None = None
     ) -> None:
-        """Plays one episode of ``work``, again where the machinery failed. Raises AgentRLError where most of them fail so."""
+        """Plays one episode of ``work``, again where the machinery failed. Raises TooManyFaults where most of them fail so."""
         trajectory = await self._episode(work, at, batches, on_turn)
         getattr(self.policy, "forget", lambda episode: None)(trajectory.id)
         work.ended(at, trajectory)
@@ -313,10 +314,18 @@ HOPELESS = 16  # episodes in a row, from the first on: nothing works, and a long
 def _break_circuit(ended: Collection[Trajectory], n_episodes: int) -> None:
     faulty = [trajectory for trajectory in ended if trajectory.outcome.is_fault]
     if len(faulty) * 2 > n_episodes or len(faulty) == len(ended) >= HOPELESS:
-        raise AgentRLError(
-            f"{len(faulty)} of {n_episodes} episodes failed by the machinery's fault, the first: "
-            f"{faulty[0].outcome}: {faulty[0].error}"
+        last = faulty[-1]
+        raise TooManyFaults(
+            f"{len(faulty)} of {n_episodes} episodes failed by the machinery's fault, the last by {last.outcome}: {last.error}; "
+            f"they are {told([trajectory.id for trajectory in faulty])}",
+            list(ended),
         )
+
+
+def told(ids: Sequence[str], n: int = 4) -> str:
+    """The last ``n`` of some ids, the newest first, and how many more there are."""
+    shown = ", ".join(list(ids)[: -n - 1 : -1])
+    return f"{shown} and {len(ids) - n} more" if len(ids) > n else shown
 
 
 def run_to_end(work: Coroutine[Any, Any, T]) -> T:

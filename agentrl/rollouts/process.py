@@ -199,6 +199,12 @@ class ProcessEnv(AwaitedEnv):
     def _method(self, name: str, *args: Any, **kwargs: Any) -> Any:
         return self._call(name, (args, kwargs))
 
+    def lives(self) -> bool:
+        """Whether a worker that has answered before still stands by: not where it, or its keeper, has died meanwhile."""
+        if not self._gone and not self._busy and self.pid is not None and self._answer("") is not None:
+            self._gone = "it died"
+        return not self._gone
+
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
@@ -348,6 +354,14 @@ class ProcessPool(EnvPool):
                 raise
             self._about = env.about
         return env
+
+    def take(self) -> gymnasium.Env[str, str]:
+        """A worker that lives: an episode must not lose its tries on those that died while nobody used them."""
+        while True:
+            env = super().take()
+            if not isinstance(env, ProcessEnv) or env.lives():
+                return env
+            env.close()
 
     def close(self) -> None:
         """Ends every worker, also those in use."""
