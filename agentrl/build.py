@@ -407,6 +407,19 @@ def threads(config: RunConfig) -> int:
     return config.resources.threads or len(os.sched_getaffinity(0))
 
 
+def team(config: RunConfig) -> Any:
+    """Those that train: this process alone, or with others that are started here. Raises ConfigError for more than there are
+    devices."""
+    from agentrl.learning.team import Team
+
+    if config.resources.learners == 1:
+        return Team()
+    from agentrl.learning.ranks import Ranks
+
+    table = config.resources
+    return Ranks(table.learners, table.sharding, device=device(config), threads=threads(config))
+
+
 def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollouts:
     """Rollouts as a run file wants them; the first seat is that of tasks that name no environment."""
     first = next(iter(seats.values()))

@@ -299,6 +299,10 @@ class ResourcesTable(Table):
     """Where the models are; "auto" is the GPU where there is one."""
     threads: Positive | None = None
     """torch's threads on the CPU (absent: the cores this process may use)."""
+    learners: Positive = 1
+    """Processes that train together, on CUDA each on a device of its own; what is learnt does not depend on it."""
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    """What each of several learners holds: "ddp" the whole model, "fsdp2" a part of each layer and of the optimiser's state."""
 
 
 class RunTable(Table):

@@ -102,3 +102,22 @@ class LogProbs:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.entropy_gradient):
             entropy = -(logp.exp() * logp).sum(-1)
         return logp.gather(1, targets.unsqueeze(1)).squeeze(1), entropy
+
+
+class TokenScores(torch.nn.Module):
+    """A model as a learner computes with it: log-probs and entropies of tokens in one forward pass, around which the weights of a
+    model that is held in parts can be gathered."""
+
+    def __init__(self, model: Any, log_probs: LogProbs) -> None:
+        super().__init__()
+        self.model = model
+        self.log_probs = log_probs
+
+    def forward(
+        self, ids: torch.Tensor, row: torch.Tensor, position: torch.Tensor, temperature: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-prob at ``temperature [n]`` and entropy of the tokens at ``position [n]`` of the rows ``row [n]`` of ``ids [B, L]``,
+        [n] each."""
+        inner = causal_lm(self.model)
+        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return self.log_probs(inner, hidden[row, position - 1], ids[row, position], temperature)
