@@ -375,7 +375,7 @@ def _adapted(model: Any, config: RunConfig) -> Any:
 
 def optimizer_fields(config: RunConfig) -> dict[str, Any]:
     """What the optimiser is told: ``[optimizer]`` without what only bounds memory."""
-    return config.optimizer.model_dump(exclude={"token_budget", "logit_chunk"})
+    return config.optimizer.model_dump(exclude={"token_budget", "logit_chunk", "packing"})
 
 
 def memory_fields(config: RunConfig) -> dict[str, Any]:
@@ -383,6 +383,7 @@ def memory_fields(config: RunConfig) -> dict[str, Any]:
     return {
         "token_budget": config.optimizer.token_budget,
         "chunk": config.optimizer.logit_chunk,
+        "packing": config.optimizer.packing,
         "gradient_checkpointing": config.model.gradient_checkpointing,
     }
 

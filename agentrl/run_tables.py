@@ -240,6 +240,9 @@ class OptimizerTable(Table):
     """The most tokens of a micro-batch, padding included; changes memory and speed, never the gradient."""
     logit_chunk: Positive | None = None
     """The most trained tokens whose logits exist at a time (absent: as many as make 256 MiB of them); likewise."""
+    packing: bool | Literal["auto"] = "auto"
+    """Several samples in a row, one after the other, in place of padding; "auto" does so where it saves a tenth of all tokens;
+    likewise."""
 
 
 class CriticTable(Table):

@@ -84,7 +84,7 @@ def test_every_sequence_has_one_rank_and_no_rank_much_more_than_another(lengths:
 def test_sharded_ranks_have_equally_many_micro_batches(lengths: list[int], n: int, token_budget: int) -> None:
     found = [list(Team(rank, n, "fsdp2").batches(lengths, token_budget)) for rank in range(n)]
     assert len({len(batches) for batches in found}) == 1
-    assert sorted(i for batches in found for batch in batches for i in batch) == list(range(len(lengths)))
+    assert sorted(i for batches in found for rows in batches for (i,) in rows) == list(range(len(lengths)))
     plain = [list(Team(rank, n).batches(lengths, token_budget)) for rank in range(n)]
     assert all(batch for batches in plain for batch in batches)
 
@@ -113,6 +113,7 @@ METHODS = {
     "group": {"loss": Whole("group")},
     "update": {"loss": PPOClip(), "regularizers": [Whole()]},
     "weighted": {"loss": PPOClip(), "token_weights": [Halves()]},
+    "packed": {"loss": PPOClip(), "packing": True},
     "checkpointed": {"loss": PPOClip(), "chunk": 3, "gradient_checkpointing": True},
 }
 

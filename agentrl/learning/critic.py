@@ -231,8 +231,8 @@ class Critic:
 
     def _micro_batches(self, prompts: Prompts, chosen: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """(histories, flat indices of their places) of each micro-batch of this rank."""
-        for order in self.team.batches([len(prompts.histories[index]) for index in chosen], self.token_budget):
-            batch = [chosen[place] for place in order]
+        for rows in self.team.batches([len(prompts.histories[index]) for index in chosen], self.token_budget):
+            batch = [chosen[place] for (place,) in rows]
             yield batch, prompts.places_of(batch)
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────

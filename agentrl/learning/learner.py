@@ -16,6 +16,7 @@ What is float32 whatever the model's dtype: temperature, log-softmax, losses, su
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,12 @@ from agentrl.algorithms.aggregate import coefficients
 from agentrl.algorithms.inputs import LossInputs
 from agentrl.algorithms.method import WHOLE, columns, scope
 from agentrl.algorithms.table import TurnTable
-from agentrl.errors import CheckpointError
+from agentrl.errors import CheckpointError, ConfigError
 from agentrl.learning.checkpointing import LayerCheckpoints
-from agentrl.learning.logprobs import Head, LogProbs, TokenScores
+from agentrl.learning.logprobs import Head, LogProbs, TokenScores, keeps_apart
 from agentrl.learning.lora import Reference, causal_lm
 from agentrl.learning.optimizer import Masters, OptimizerSettings
-from agentrl.learning.samples import Sample, pad_right
+from agentrl.learning.samples import Packing, Sample, pad_right
 from agentrl.learning.team import Team, everywhere, number
 
 
@@ -116,9 +117,9 @@ class Learner:
     ``with_reference`` keeps the policy as it is now, for what reads ``logp_ref``. ``token_weights`` change the update: a token that
     is masked out leaves the mean, a weight multiplies its share of the loss (not of the regularizers). ``accelerator``: where it
     computes (None: on the model's device). ``chunk`` bounds the tokens whose logits exist at a time, ``gradient_checkpointing``
-    keeps a layer's input only and computes the layer again in backward: both change memory and speed, never the gradient.
-    ``team``: the ranks that train together; where they hold the model in parts, ``whole`` is the given model, which ``gather``
-    brings up to date.
+    keeps a layer's input only and computes the layer again in backward: both change memory and speed, never the gradient, and
+    so does ``packing``, which puts several samples into a row (``samples.layouts``). ``team``: the ranks that train together; where
+    they hold the model in parts, ``whole`` is the given model, which ``gather`` brings up to date.
     """
 
     model: Any
@@ -134,6 +135,7 @@ class Learner:
     chunk: int | None = None
     gradient_checkpointing: bool = False
     team: Team = field(default_factory=Team)
+    packing: Packing = False
 
     def __post_init__(self) -> None:
         methods = (self.loss, *self.regularizers)
@@ -142,6 +144,15 @@ class Learner:
         self.places = {id(self.loss): "loss"}
         for stage in ("regularizers", "token_weights"):
             self.places |= {id(method): f"{stage}[{place}]" for place, method in enumerate(getattr(self, stage))}
+        if self.packing and not keeps_apart(self.model):
+            if self.packing is True:
+                raise ConfigError(
+                    f"optimizer.packing = true: {type(causal_lm(self.model)).__name__} does not keep the samples of a row apart; "
+                    'use "auto" or false'
+                )
+            self.packing = False
+        # Attention costs row / (6 width) of a layer's other products where it looks at all of a row: here at most a 24th.
+        self.row_length = causal_lm(self.model).get_output_embeddings().weight.shape[1] // 4
         self.whole = self.model if self.team.rank == 0 else None  # what samples and is saved
         self.model = self.team.own(self.model)
         with_entropy = any("entropy" in columns(method) for method in methods)
@@ -222,8 +233,8 @@ class Learner:
         model.eval()
         found = np.zeros((2, len(data.row)))
         with torch.no_grad():
-            for batch, tokens in self._micro_batches(samples, data, chosen):
-                for values, place in zip(self._forward(model, samples, batch, data, tokens), found, strict=True):
+            for rows, tokens in self._micro_batches(samples, data, chosen):
+                for values, place in zip(self._forward(model, samples, rows, data, tokens), found, strict=True):
                     place[tokens] = values.double().cpu().numpy()
         logp, entropy = self.team.sum(found)[0]
         if chosen is not None:
@@ -317,17 +328,22 @@ class Learner:
     # ── the arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _forward(
-        self, model: Any, samples: Sequence[Sample], batch: Sequence[int], data: TokenData, tokens: np.ndarray
+        self, model: Any, samples: Sequence[Sample], rows: Sequence[Sequence[int]], data: TokenData, tokens: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Log-prob and entropy of the trained tokens of a micro-batch, [n] each, in the order of ``tokens``. A micro-batch without
         samples has no tokens, and still a graph: see ``Team.batches``."""
-        rows_of_ids = [samples[index].token_ids for index in batch] or [np.zeros(1, np.int64)]
-        ids = torch.from_numpy(pad_right(rows_of_ids)).to(self.device)
-        place = np.repeat(np.arange(len(batch)), np.diff(data.start)[list(batch)])
-        position = torch.from_numpy(data.position[tokens]).to(self.device)
-        rows = torch.from_numpy(place).to(self.device)
-        temperature = torch.from_numpy(data.temperature[tokens]).to(self.device)
-        return self._scorers[id(self.accelerator.unwrap_model(model))](ids, rows, position, temperature)
+        texts = [np.concatenate([samples[index].token_ids for index in row]) for row in rows] or [np.zeros(1, np.int64)]
+        batch = [index for row in rows for index in row]
+        counts = np.diff(data.start)[batch]
+        row_of = np.repeat([number for number, row in enumerate(rows) for _ in row], counts).astype(np.int64)
+        starts = [start for row in rows for start in _starts(samples, row)]
+        position = data.position[tokens] + np.repeat(starts, counts).astype(np.int64)
+        places = None
+        if any(len(row) > 1 for row in rows):
+            places = pad_right(np.concatenate([np.arange(samples[index].length) for index in row]) for row in rows)
+        given = (pad_right(texts), row_of, position, data.temperature[tokens], places)
+        scorer = self._scorers[id(self.accelerator.unwrap_model(model))]
+        return scorer(*(None if each is None else torch.from_numpy(each).to(self.device) for each in given))
 
     def _inputs(
         self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray,
@@ -382,10 +398,10 @@ class Learner:
         whole, by_logp, by_entropy = self._whole(samples, data, table, chosen, coef)
         total = 0.0
         logp_all, entropy_all = np.zeros(len(data.row)), np.zeros(len(data.row))
-        for batch, tokens in self._micro_batches(samples, data, chosen):
-            logp, entropy = self._forward(self.model, samples, batch, data, tokens)
-            loss = logp.new_zeros(()) if batch else logp.sum()  # the sum of no samples, with their graph
-            if batch:
+        for rows, tokens in self._micro_batches(samples, data, chosen):
+            logp, entropy = self._forward(self.model, samples, rows, data, tokens)
+            loss = logp.new_zeros(()) if rows else logp.sum()  # the sum of no samples, with their graph
+            if rows:
                 inputs = self._inputs(data, table, tokens, coef, logp, entropy)
                 loss = torch.stack([loss, *(self._sum(method, inputs) for method in self.by_token)]).sum()
             total += float(loss.detach())
@@ -401,12 +417,13 @@ class Learner:
 
     def _micro_batches(
         self, samples: Sequence[Sample], data: TokenData, chosen: Sequence[int] | None
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """(samples, flat indices of their tokens) of each micro-batch of this rank."""
+    ) -> Iterator[tuple[list[list[int]], np.ndarray]]:
+        """(the samples of each row, flat indices of their tokens) of each micro-batch of this rank."""
         indices = list(range(len(samples))) if chosen is None else list(chosen)
-        for places in self.team.batches([samples[index].length for index in indices], self.token_budget):
-            batch = [indices[place] for place in places]
-            yield batch, data.tokens_of(batch)
+        lengths = [samples[index].length for index in indices]
+        for batch in self.team.batches(lengths, self.token_budget, self.packing, self.row_length):
+            rows = [[indices[place] for place in row] for row in batch]
+            yield rows, data.tokens_of([index for row in rows for index in row])
 
     def _metrics(
         self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray, logp: np.ndarray,
@@ -445,3 +462,8 @@ class Learner:
             self.n_updates = int(state["n_updates"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the optimiser's state does not fit this model: {error}") from error
+
+
+def _starts(samples: Sequence[Sample], row: Sequence[int]) -> list[int]:
+    """Where each sample of a row begins."""
+    return list(itertools.accumulate((samples[index].length for index in row[:-1]), initial=0))

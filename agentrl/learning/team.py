@@ -27,7 +27,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from agentrl.errors import ConfigError
-from agentrl.learning.samples import micro_batches
+from agentrl.learning.samples import Packing, layouts
 
 Sharding = Literal["ddp", "fsdp2"]
 BUCKET = 2**26  # values that are summed at a time
@@ -57,15 +57,17 @@ class Team:
 
     # ── who computes what ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def batches(self, lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-        """Indices of the sequences in each micro-batch of this rank. Sharded ranks gather layers together, so each has as many
-        micro-batches as the one with the most; those without a sequence are empty."""
+    def batches(
+        self, lengths: Sequence[int], token_budget: int, packing: Packing = False, row_length: int = 0
+    ) -> Iterator[list[list[int]]]:
+        """The micro-batches of this rank, as ``samples.layouts`` gives them. Sharded ranks gather layers together, so each has as
+        many micro-batches as the one with the most; those without a sequence are empty."""
         parts = shares(lengths, self.size)
-        found = list(_of_part(parts[self.rank], lengths, token_budget))
-        yield from found
+        found = [layouts([lengths[index] for index in part], token_budget, packing, row_length) for part in parts]
+        mine, own = parts[self.rank], found[self.rank]
+        yield from ([[mine[place] for place in row] for row in rows] for rows in own)
         if self.sharded:
-            most = max(sum(1 for _ in _of_part(part, lengths, token_budget)) for part in parts)
-            yield from ([] for _ in range(most - len(found)))
+            yield from ([] for _ in range(max(map(len, found)) - len(own)))
 
     def sum(self, *values: np.ndarray) -> list[np.ndarray]:
         """Each of these arrays (float64, the same shapes on every rank), summed over the ranks."""
@@ -198,11 +200,6 @@ def shares(lengths: Sequence[int], n: int) -> list[list[int]]:
 def number(value: Any) -> float:
     """A tensor of one number, in parts or whole."""
     return float(value.full_tensor() if isinstance(value, DTensor) else value)
-
-
-def _of_part(part: Sequence[int], lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
-    for places in micro_batches([lengths[index] for index in part], token_budget):
-        yield [part[place] for place in places]
 
 
 def _parameters(whole: Any, model: Any) -> list[Any]:
