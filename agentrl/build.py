@@ -375,7 +375,7 @@ def _adapted(model: Any, config: RunConfig) -> Any:
 
 def optimizer_fields(config: RunConfig) -> dict[str, Any]:
     """What the optimiser is told: ``[optimizer]`` without what only bounds memory."""
-    return config.optimizer.model_dump(exclude={"token_budget", "logit_chunk"})
+    return config.optimizer.model_dump(exclude={"token_budget", "logit_chunk", "packing"})
 
 
 def memory_fields(config: RunConfig) -> dict[str, Any]:
@@ -383,6 +383,7 @@ def memory_fields(config: RunConfig) -> dict[str, Any]:
     return {
         "token_budget": config.optimizer.token_budget,
         "chunk": config.optimizer.logit_chunk,
+        "packing": config.optimizer.packing,
         "gradient_checkpointing": config.model.gradient_checkpointing,
     }
 
@@ -405,6 +406,19 @@ def device(config: RunConfig) -> str:
 def threads(config: RunConfig) -> int:
     """Torch's threads on the CPU: the run file's, else the cores that this process may use."""
     return config.resources.threads or len(os.sched_getaffinity(0))
+
+
+def team(config: RunConfig) -> Any:
+    """Those that train: this process alone, or with others that are started here. Raises ConfigError for more than there are
+    devices."""
+    from agentrl.learning.team import Team
+
+    if config.resources.learners == 1:
+        return Team()
+    from agentrl.learning.ranks import Ranks
+
+    table = config.resources
+    return Ranks(table.learners, table.sharding, device=device(config), threads=threads(config))
 
 
 def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollouts:

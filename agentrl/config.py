@@ -148,6 +148,11 @@ def _check_combinations(config: RunConfig) -> None:
             f"model.lora.dropout = {config.model.lora.dropout}: with dropout an update would train another distribution than "
             "the one that was sampled; use 0"
         )
+    if config.model.lora is not None and config.resources.learners > 1 and config.resources.sharding == "fsdp2":
+        raise ConfigError(
+            'resources.sharding = "fsdp2" cuts all weights into parts, and an adapter is switched and saved whole; use "ddp" with '
+            "model.lora"
+        )
     algorithm = config.algorithm
     if algorithm.samples_per_update is not None:
         if algorithm.updates_per_iteration != 1:

@@ -47,6 +47,7 @@ def dry_run(config: RunConfig) -> list[str]:
         f"iteration at most {turns.episodes:,} episodes, {turns.turns:,} turns, {turns.samples:,} samples of up to "
         f"{turns.longest:,} tokens{counted}",
         *needed,
+        *_learners(config),
         *_time(config, shape, turns, device, reference),
         *_made(config, fits=fits),
     ]
@@ -116,6 +117,16 @@ def _time(config: RunConfig, shape: Any, turns: Any, device: str, reference: boo
     ]
 
 
+def _learners(config: RunConfig) -> list[str]:
+    table = config.resources
+    if table.learners == 1:
+        return []
+    held = "all of that" if table.sharding == "ddp" else "its part of weights, gradients and optimiser state"
+    return [
+        f"learners  {table.learners} processes ({table.sharding}), each with {held}; the lines above are of one alone"
+    ]
+
+
 def _made(config: RunConfig, *, fits: bool) -> list[str]:
     """Makes the whole run where that is possible, so that what only a real model shows is an error now."""
     from agentrl.learning import estimate
@@ -128,6 +139,7 @@ def _made(config: RunConfig, *, fits: bool) -> list[str]:
         return ["checked   all but the model, which was not made because it does not fit"]
     trainer = Trainer(config, Progress(), time.time())
     trainer.policy.close()
+    trainer.lessons.close()
     return [f"checked   every part of the run was made; {trainer.template}".removesuffix("; ")]
 
 

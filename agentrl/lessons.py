@@ -45,18 +45,30 @@ class Lessons:
     config: RunConfig
     methods: build.Methods
     learner: Any
+    team: Any = None  # learning.team.Team
     critic: Any = None  # learning.critic.Critic
     responses: Any = None  # learning.responses.LastResponses
 
     @classmethod
     def of(cls, config: RunConfig, methods: build.Methods, model: Any) -> Lessons:
-        """With a learner of ``model``, and a critic made of it as it is now where the run file has one."""
+        """With a learner of ``model``, and a critic made of it as it is now where the run file has one. Where several learn
+        together, ``close`` ends the others."""
         from agentrl.learning.responses import LastResponses
 
-        critic = None if config.critic is None else _critic(config, config.critic, model)
-        learner = _learner(config, methods, model)
+        team = build.team(config)
+        try:
+            critic = None if config.critic is None else _critic(config, config.critic, model, team)
+            learner = _learner(config, methods, model, team)
+        except BaseException:
+            team.close()
+            raise
         remembers = any(getattr(method, "needs_probe", False) for _, method in methods.named())
-        return cls(config, methods, learner, critic, LastResponses(learner) if remembers else None)
+        return cls(config, methods, learner, team, critic, LastResponses(learner) if remembers else None)
+
+    def close(self) -> None:
+        """Ends the processes of other learners."""
+        if self.team is not None:
+            self.team.close()
 
     # ── credit ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,11 +183,12 @@ def _measured(name: str, scores: Any, n_turns: int) -> np.ndarray:
     return scores.turn_means(scores.entropy, n_turns)
 
 
-def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
+def _learner(config: RunConfig, methods: build.Methods, model: Any, team: Any) -> Any:
     from agentrl.learning.learner import Learner, OptimizerSettings
 
     updates = config.run.iterations * config.algorithm.updates_per_iteration * config.algorithm.epochs
-    return Learner(
+    return team.make(
+        Learner,
         model=model,
         loss=methods.loss,
         regularizers=methods.regularizers,
@@ -187,12 +200,13 @@ def _learner(config: RunConfig, methods: build.Methods, model: Any) -> Any:
     )
 
 
-def _critic(config: RunConfig, table: CriticTable, model: Any) -> Any:
+def _critic(config: RunConfig, table: CriticTable, model: Any, team: Any) -> Any:
     from agentrl.learning.critic import Critic
     from agentrl.learning.learner import OptimizerSettings
 
     own = {"lr": table.lr, "warmup": table.warmup, "max_grad_norm": table.max_grad_norm, "schedule": "constant"}
-    return Critic(
+    return team.make(
+        Critic,
         policy=model,
         loss=build.critic_loss(table),
         settings=OptimizerSettings(**{**build.optimizer_fields(config), **own}),

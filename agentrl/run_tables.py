@@ -248,6 +248,9 @@ class OptimizerTable(Table):
     """The most tokens of a micro-batch, padding included; changes memory and speed, never the gradient."""
     logit_chunk: Positive | None = None
     """The most trained tokens whose logits exist at a time (absent: as many as make 256 MiB of them); likewise."""
+    packing: bool | Literal["auto"] = "auto"
+    """Several samples in a row, one after the other, in place of padding; "auto" does so where it saves a tenth of all tokens;
+    likewise."""
 
 
 class CriticTable(Table):
@@ -342,6 +345,10 @@ class ResourcesTable(Table):
     """Where the models are; "auto" is the GPU where there is one."""
     threads: Positive | None = None
     """torch's threads on the CPU (absent: the cores this process may use)."""
+    learners: Positive = 1
+    """Processes that train together, on CUDA each on a device of its own; what is learnt does not depend on it."""
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    """What each of several learners holds: "ddp" the whole model, "fsdp2" a part of each layer and of the optimiser's state."""
 
 
 class RunTable(Table):

@@ -119,7 +119,8 @@ def run_sft(
     models = build.models(config, scenes.pools, tokenizer_path=_tokenizer_of(demos))
     seats = scenes.seats(config, models.renderer, build.context_limit(models.model))
     settings = OptimizerSettings(**build.optimizer_fields(config), total=config.sft.updates)
-    learner = Learner(models.model, NLL(), settings=settings, **build.memory_fields(config))
+    team = build.team(config)
+    learner = team.make(Learner, model=models.model, loss=NLL(), settings=settings, **build.memory_fields(config))
     policy = build.policy(config, models.model)
     found = panels(config, scenes, build.rollouts(config, seats, policy))
     folder = RunFolder.create(out or free_folder(config.run.name), config.model_dump(mode="python"))
@@ -138,6 +139,7 @@ def run_sft(
         seed=config.run.seed,
         on_update=on_update,
     )
+    learner.gather()
     policy.update(models.model, config.sft.updates)
     parts = {"model": models.model, "tokenizer": models.tokenizer}  # kept before the evaluation, which may fail
     saved = checkpoint.save(folder.checkpoints, config.sft.updates, **parts, training=learner.state_dict(), state={})
@@ -154,4 +156,5 @@ def run_sft(
     folder.write_summary(summary)
     scenes.close()
     policy.close()
+    team.close()
     return summary

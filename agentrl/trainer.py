@@ -173,6 +173,7 @@ class Trainer:
                 rollouts.close()
             self.policy.close()
             self.tracker.end()
+            self.lessons.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         if config.run.report and (problem := report_or_reason(self.folder.path)):
@@ -202,7 +203,7 @@ class Trainer:
                 metrics |= lesson.metrics | self.lessons.update(lesson, self.states, self.iteration)
             probe = {**metrics, **self.lessons.probe(trajectories)}
         with timed("sync"):
-            n_bytes = self.policy.update(self.models.model, self.learner.n_updates)
+            n_bytes = self.learner.gather() + self.policy.update(self.models.model, self.learner.n_updates)
         if n_bytes:
             metrics["sync/bytes"] = n_bytes
         remembered = stages.states_of_credit(self.states)
@@ -311,7 +312,7 @@ class Trainer:
             "seed": self.config.run.seed,
             "n_updates": self.learner.n_updates,
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
-            "n_trained_parameters": sum(parameter.numel() for parameter in self.learner.masters.parameters),
+            "n_trained_parameters": self.learner.n_trained,
             "threads": build.threads(self.config),
             "chat_template": self.template,
             "alarms": self.watch.to_list(),

@@ -140,7 +140,7 @@ def test_two_passes_are_direct_autograd_of_the_whole(as_regularizer: bool) -> No
     learner = Learner(model=copy.deepcopy(model).eval(), settings=STILL, old_logprobs="sampler", **methods)
     data = learner.prepare(given.samples, given.advantages, given.table)
     logp, entropy = learner._forward(
-        learner.model, given.samples, range(len(given.samples)), data, np.arange(len(data.row))
+        learner.model, given.samples, [[n] for n in range(len(given.samples))], data, np.arange(len(data.row))
     )
     coef = coefficients("token_mean", data.sequence, data.row, data.trajectory)
     inputs = learner._inputs(data, given.table, np.arange(len(data.row)), coef, logp, entropy)

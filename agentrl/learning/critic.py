@@ -28,7 +28,8 @@ from agentrl.errors import CheckpointError
 from agentrl.learning import lora
 from agentrl.learning.checkpointing import LayerCheckpoints
 from agentrl.learning.optimizer import Masters, OptimizerSettings
-from agentrl.learning.samples import micro_batches, pad_right
+from agentrl.learning.samples import pad_right
+from agentrl.learning.team import Team, everywhere, number
 from agentrl.types import Trajectory
 from agentrl.work import Work
 
@@ -105,13 +106,13 @@ class ValueModel(torch.nn.Module):
     def forward(self, ids: torch.Tensor, row: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
         """Values [n] after the tokens at ``position [n]`` of the rows ``row [n]`` of ``ids [B, L]``."""
         hidden = self.body(input_ids=ids, use_cache=False).last_hidden_state[row, position]
-        return self.head(hidden.to(self.head.weight.dtype)).squeeze(1)
+        return self.head(hidden.to(self.head.weight.dtype)).sum(1)  # of one: a view would trouble FSDP's hooks
 
 
 @dataclass
 class Critic:
     """Holds the value model made of ``policy`` as it is now, its optimiser and its counter of updates. ``loss`` reads ``value``,
-    ``value_old`` and ``returns``; ``token_budget`` bounds a micro-batch, padding included."""
+    ``value_old`` and ``returns``; ``token_budget`` bounds a micro-batch, padding included. ``team``: the ranks that train it."""
 
     policy: Any
     loss: Any
@@ -119,14 +120,17 @@ class Critic:
     token_budget: int = 16384
     gradient_checkpointing: bool = False
     accelerator: Any = None  # an accelerate.Accelerator; None: one for the policy's device
+    team: Team = field(default_factory=Team)
 
     def __post_init__(self) -> None:
         model = ValueModel(self.policy)
         self.layers = LayerCheckpoints(model.body) if self.gradient_checkpointing else None
         if self.accelerator is None:
             self.accelerator = Accelerator(cpu=model.head.weight.device.type == "cpu")
-        self.masters = Masters(model)
-        self.model, self.optimizer = self.accelerator.prepare(model, self.settings.optimizer(self.masters.parameters))
+        self.model = self.accelerator.prepare(model)
+        self.team.shard(self.model)
+        self.masters = Masters(self.model)
+        self.optimizer = self.accelerator.prepare(self.settings.optimizer(self.masters.parameters))
         self.model.eval()
         self.n_updates = 0
         self.work = {"scoring": Work(), "training": Work()}
@@ -136,14 +140,16 @@ class Critic:
         """What it reads of some trajectories."""
         return Prompts.of(trajectories)
 
+    @everywhere
     def values(self, prompts: Prompts) -> np.ndarray:
         """V at each place, without gradient, [P] float64."""
         found = np.zeros(len(prompts.row))
         with torch.no_grad():
             for batch, places in self._micro_batches(prompts, range(len(prompts.histories))):
                 found[places] = self._forward(prompts, batch, places).double().cpu().numpy()
-        return found
+        return self.team.sum(found)[0]
 
+    @everywhere
     def update(
         self, prompts: Prompts, value_old: np.ndarray, returns: np.ndarray, chosen: Sequence[int]
     ) -> dict[str, float]:
@@ -166,14 +172,18 @@ class Critic:
         with self.layers.on() if self.layers is not None else nullcontext():
             for batch, here in self._micro_batches(prompts, chosen):
                 now = self._forward(prompts, batch, here)
-                inputs = self._inputs(prompts, here, coef, now, value_old, returns)
-                loss = (inputs.coef * self.loss(inputs)).sum()
+                loss = now.sum()  # of no histories, with their graph: see Team.batches
+                if batch:
+                    inputs = self._inputs(prompts, here, coef, now, value_old, returns)
+                    loss = (inputs.coef * self.loss(inputs)).sum()
                 self.accelerator.backward(loss)
                 self.masters.collect()
                 total += float(loss.detach())
                 value[here] = now.detach().double().cpu().numpy()
-        clipped: Any = self.accelerator.clip_grad_norm_(self.masters.parameters, self.settings.max_grad_norm)
-        norm = float(clipped)
+        loss_sum, value = self.team.sum(np.array(total), value)
+        total = float(loss_sum)
+        self.team.sum_gradients(self.masters.parameters)
+        norm = number(self.accelerator.clip_grad_norm_(self.masters.parameters, self.settings.max_grad_norm))
         if not (math.isfinite(norm) and math.isfinite(total)):
             self.optimizer.zero_grad()
             problem = f"the critic's update {self.n_updates}: loss {total}, gradient norm {norm}"
@@ -191,7 +201,8 @@ class Critic:
     def _forward(self, prompts: Prompts, batch: Sequence[int], places: np.ndarray) -> torch.Tensor:
         """V at the places of a micro-batch, [n], in the order of ``places``."""
         device = self.accelerator.device
-        ids = torch.from_numpy(pad_right(prompts.histories[index] for index in batch)).to(device)
+        histories = [prompts.histories[index] for index in batch] or [np.zeros(1, np.int64)]
+        ids = torch.from_numpy(pad_right(histories)).to(device)
         rows = np.repeat(np.arange(len(batch)), np.diff(prompts.start)[list(batch)])
         position = torch.from_numpy(prompts.position[places]).to(device)
         done = self.work["training" if torch.is_grad_enabled() else "scoring"]
@@ -223,28 +234,35 @@ class Critic:
         )
 
     def _micro_batches(self, prompts: Prompts, chosen: Sequence[int]) -> Iterator[tuple[list[int], np.ndarray]]:
-        """(histories, flat indices of their places) of each micro-batch."""
-        for order in micro_batches([len(prompts.histories[index]) for index in chosen], self.token_budget):
-            batch = [chosen[place] for place in order]
+        """(histories, flat indices of their places) of each micro-batch of this rank."""
+        for rows in self.team.batches([len(prompts.histories[index]) for index in chosen], self.token_budget):
+            batch = [chosen[place] for (place,) in rows]
             yield batch, prompts.places_of(batch)
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @everywhere
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimiser state and the counter."""
-        return {
-            "model": self.accelerator.unwrap_model(self.model).state_dict(),
+        """Weights, optimiser state and the counter, the same for any number of ranks."""
+        state = {
+            "model": dict(self.accelerator.unwrap_model(self.model).state_dict()),
             "optimizer": self.optimizer.state_dict(),
             "masters": self.masters.state(),
-            "n_updates": self.n_updates,
         }
+        return {**self.team.full(state), "n_updates": self.n_updates}
 
+    @everywhere
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises CheckpointError for the state of another critic."""
         try:
-            self.accelerator.unwrap_model(self.model).load_state_dict(state["model"])
-            self.masters.load_state(state["masters"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            model = self.accelerator.unwrap_model(self.model)
+            own = model.state_dict()
+            model.load_state_dict(
+                {name: self.team.part(value, own.get(name, value)) for name, value in state["model"].items()}
+            )
+            self.masters.load_state(state["masters"], self.team.part)
+            parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            self.optimizer.load_state_dict(self.team.optimizer_parts(state["optimizer"], parameters))
             self.n_updates = int(state["n_updates"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             problem = " ".join(str(error).split())[:200]

@@ -16,6 +16,7 @@ What is float32 whatever the model's dtype: temperature, log-softmax, losses, su
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,13 @@ from agentrl.algorithms.aggregate import coefficients
 from agentrl.algorithms.inputs import LossInputs
 from agentrl.algorithms.method import WHOLE, columns, scope
 from agentrl.algorithms.table import TurnTable
-from agentrl.errors import CheckpointError
+from agentrl.errors import CheckpointError, ConfigError
 from agentrl.learning.checkpointing import LayerCheckpoints
-from agentrl.learning.logprobs import Head, LogProbs
+from agentrl.learning.logprobs import Head, LogProbs, TokenScores, keeps_apart
 from agentrl.learning.lora import Reference, causal_lm
 from agentrl.learning.optimizer import Masters, OptimizerSettings
-from agentrl.learning.samples import Sample, micro_batches, pad_right
+from agentrl.learning.samples import Packing, Sample, pad_right
+from agentrl.learning.team import Team, everywhere, number
 from agentrl.work import Work
 
 
@@ -116,7 +118,9 @@ class Learner:
     ``with_reference`` keeps the policy as it is now, for what reads ``logp_ref``. ``token_weights`` change the update: a token that
     is masked out leaves the mean, a weight multiplies its share of the loss (not of the regularizers). ``accelerator``: where it
     computes (None: on the model's device). ``chunk`` bounds the tokens whose logits exist at a time, ``gradient_checkpointing``
-    keeps a layer's input only and computes the layer again in backward: both change memory and speed, never the gradient.
+    keeps a layer's input only and computes the layer again in backward: both change memory and speed, never the gradient, and
+    so does ``packing``, which puts several samples into a row (``samples.layouts``). ``team``: the ranks that train together; where
+    they hold the model in parts, ``whole`` is the given model, which ``gather`` brings up to date.
     """
 
     model: Any
@@ -131,6 +135,8 @@ class Learner:
     states: Mapping[str, Any] = field(default_factory=dict)  # of methods that remember, by place (agentrl.stages)
     chunk: int | None = None
     gradient_checkpointing: bool = False
+    team: Team = field(default_factory=Team)
+    packing: Packing = False
 
     def __post_init__(self) -> None:
         methods = (self.loss, *self.regularizers)
@@ -139,21 +145,54 @@ class Learner:
         self.places = {id(self.loss): "loss"}
         for stage in ("regularizers", "token_weights"):
             self.places |= {id(method): f"{stage}[{place}]" for place, method in enumerate(getattr(self, stage))}
+        if self.packing and not keeps_apart(self.model):
+            if self.packing is True:
+                raise ConfigError(
+                    f"optimizer.packing = true: {type(causal_lm(self.model)).__name__} does not keep the samples of a row apart; "
+                    'use "auto" or false'
+                )
+            self.packing = False
+        # Attention costs row / (6 width) of a layer's other products where it looks at all of a row: here at most a 24th.
+        self.row_length = causal_lm(self.model).get_output_embeddings().weight.shape[1] // 4
+        self.whole = self.model if self.team.rank == 0 else None  # what samples and is saved
+        self.model = self.team.own(self.model)
         with_entropy = any("entropy" in columns(method) for method in methods)
         self.log_probs = LogProbs(Head.of(self.model), self.chunk, with_entropy)
         self.layers = LayerCheckpoints(causal_lm(self.model)) if self.gradient_checkpointing else None
         if self.accelerator is None:
             self.accelerator = Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
-        self.masters = Masters(self.model)
+        self.model = self.accelerator.prepare(self.model)
         self.reference = Reference(self.model) if self.with_reference else None
-        optimizer = self.settings.optimizer(self.masters.parameters)
-        self.model, self.optimizer = self.accelerator.prepare(self.model, optimizer)
+        self._scorers = {id(model): TokenScores(model, self.log_probs) for model in self._models()}
+        for scorer in self._scorers.values():
+            self.team.shard(scorer)
+        self.masters = Masters(self.model)
+        self.optimizer = self.accelerator.prepare(self.settings.optimizer(self.masters.parameters))
         self.n_updates = 0
         self.work = {"scoring": Work(), "training": Work()}  # without a gradient, and with one
+
+    def _models(self) -> list[Any]:
+        """The policy, and the copy of it that is the reference where that is one."""
+        frozen = None if self.reference is None else self.reference.copy
+        return [self.accelerator.unwrap_model(self.model), *([] if frozen is None else [frozen])]
 
     @property
     def device(self) -> torch.device:
         return self.accelerator.device
+
+    @property
+    def n_trained(self) -> int:
+        """How many parameters are trained."""
+        return sum(parameter.numel() for parameter in self.masters.parameters)
+
+    def gather(self) -> int:
+        """Brings ``whole`` up to date, for sampling and checkpoints; returns how many bytes were copied: none where it is the
+        model that is trained."""
+        return self._gather() if self.team.sharded else 0
+
+    @everywhere
+    def _gather(self) -> int:
+        return self.team.gather(self.model, self.whole)
 
     # ── what an iteration asks for ───────────────────────────────────────────────────────────────────────────────────
 
@@ -171,6 +210,7 @@ class Learner:
         data.logp_old, data.logp_ref = scores.logp_old, scores.logp_ref
         return data
 
+    @everywhere
     def score(self, samples: Sequence[Sample], *, entropy: bool = False) -> Scores:
         """The log-probs of the old and the reference policy before an iteration's first update; the entropies of the old one where
         asked for."""
@@ -185,6 +225,7 @@ class Learner:
                 found.logp_ref = self.logprobs(samples, data, model=frozen)[0]
         return found
 
+    @everywhere
     def logprobs(
         self, samples: Sequence[Sample], data: TokenData, chosen: Sequence[int] | None = None, model: Any = None
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -192,13 +233,19 @@ class Learner:
         each; NaN elsewhere."""
         model = self.model if model is None else model
         model.eval()
-        logp, entropy = np.full(len(data.row), np.nan), np.full(len(data.row), np.nan)
+        found = np.zeros((2, len(data.row)))
         with torch.no_grad():
-            for batch, tokens in self._micro_batches(samples, data, chosen):
-                values, entropies = self._forward(model, samples, batch, data, tokens)
-                logp[tokens], entropy[tokens] = values.double().cpu().numpy(), entropies.double().cpu().numpy()
+            for rows, tokens in self._micro_batches(samples, data, chosen):
+                for values, place in zip(self._forward(model, samples, rows, data, tokens), found, strict=True):
+                    place[tokens] = values.double().cpu().numpy()
+        logp, entropy = self.team.sum(found)[0]
+        if chosen is not None:
+            elsewhere = np.ones(len(data.row), dtype=bool)
+            elsewhere[data.tokens_of(chosen)] = False
+            logp[elsewhere], entropy[elsewhere] = np.nan, np.nan
         return logp, entropy
 
+    @everywhere
     def update(
         self, samples: Sequence[Sample], data: TokenData, table: TurnTable | None, chosen: Sequence[int] | None = None
     ) -> dict[str, float]:
@@ -217,8 +264,8 @@ class Learner:
         self.optimizer.zero_grad()
         with self._updating():
             total, logp, entropy = self._backward(samples, data, table, chosen, coef)
-        clipped: Any = self.accelerator.clip_grad_norm_(self.masters.parameters, self.settings.max_grad_norm)
-        norm = float(clipped)
+        self.team.sum_gradients(self.masters.parameters)
+        norm = number(self.accelerator.clip_grad_norm_(self.masters.parameters, self.settings.max_grad_norm))
         if not (math.isfinite(norm) and math.isfinite(total)):
             self.optimizer.zero_grad()
             problem = f"update {self.n_updates}: loss {total}, gradient norm {norm}"
@@ -283,19 +330,24 @@ class Learner:
     # ── the arithmetic ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _forward(
-        self, model: Any, samples: Sequence[Sample], batch: Sequence[int], data: TokenData, tokens: np.ndarray
+        self, model: Any, samples: Sequence[Sample], rows: Sequence[Sequence[int]], data: TokenData, tokens: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-prob and entropy of the trained tokens of a micro-batch, [n] each, in the order of ``tokens``."""
-        ids = torch.from_numpy(pad_right(samples[index].token_ids for index in batch)).to(self.device)
-        place = np.repeat(np.arange(len(batch)), np.diff(data.start)[list(batch)])
-        position = torch.from_numpy(data.position[tokens]).to(self.device)
-        rows = torch.from_numpy(place).to(self.device)
-        inner = causal_lm(self.accelerator.unwrap_model(model))
-        hidden = inner.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        """Log-prob and entropy of the trained tokens of a micro-batch, [n] each, in the order of ``tokens``. A micro-batch without
+        samples has no tokens, and still a graph: see ``Team.batches``."""
+        texts = [np.concatenate([samples[index].token_ids for index in row]) for row in rows] or [np.zeros(1, np.int64)]
+        batch = [index for row in rows for index in row]
+        counts = np.diff(data.start)[batch]
+        row_of = np.repeat([number for number, row in enumerate(rows) for _ in row], counts).astype(np.int64)
         done = self.work["training" if torch.is_grad_enabled() else "scoring"]
         done.add(((samples[index].length, 0) for index in batch), len(tokens))
-        temperature = torch.from_numpy(data.temperature[tokens]).to(self.device)
-        return self.log_probs(inner, hidden[rows, position - 1], ids[rows, position], temperature)
+        starts = [start for row in rows for start in _starts(samples, row)]
+        position = data.position[tokens] + np.repeat(starts, counts).astype(np.int64)
+        places = None
+        if any(len(row) > 1 for row in rows):
+            places = pad_right(np.concatenate([np.arange(samples[index].length) for index in row]) for row in rows)
+        given = (pad_right(texts), row_of, position, data.temperature[tokens], places)
+        scorer = self._scorers[id(self.accelerator.unwrap_model(model))]
+        return scorer(*(None if each is None else torch.from_numpy(each).to(self.device) for each in given))
 
     def _inputs(
         self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray,
@@ -347,12 +399,15 @@ class Learner:
         coef: np.ndarray,
     ) -> tuple[float, np.ndarray, np.ndarray]:  # fmt: skip
         """Accumulates the gradient. Returns the loss, and log-probs and entropies [N] (0 outside of the update)."""
-        total, by_logp, by_entropy = self._whole(samples, data, table, chosen, coef)
+        whole, by_logp, by_entropy = self._whole(samples, data, table, chosen, coef)
+        total = 0.0
         logp_all, entropy_all = np.zeros(len(data.row)), np.zeros(len(data.row))
-        for batch, tokens in self._micro_batches(samples, data, chosen):
-            logp, entropy = self._forward(self.model, samples, batch, data, tokens)
-            inputs = self._inputs(data, table, tokens, coef, logp, entropy)
-            loss = torch.stack([logp.new_zeros(()), *(self._sum(method, inputs) for method in self.by_token)]).sum()
+        for rows, tokens in self._micro_batches(samples, data, chosen):
+            logp, entropy = self._forward(self.model, samples, rows, data, tokens)
+            loss = logp.new_zeros(()) if rows else logp.sum()  # the sum of no samples, with their graph
+            if rows:
+                inputs = self._inputs(data, table, tokens, coef, logp, entropy)
+                loss = torch.stack([loss, *(self._sum(method, inputs) for method in self.by_token)]).sum()
             total += float(loss.detach())
             if self.by_update:
                 loss = loss + (torch.from_numpy(by_logp[tokens]).to(logp) * logp).sum()
@@ -361,16 +416,18 @@ class Learner:
             self.masters.collect()
             logp_all[tokens] = logp.detach().double().cpu().numpy()
             entropy_all[tokens] = entropy.detach().double().cpu().numpy()
-        return total, logp_all, entropy_all
+        by_token, logp_all, entropy_all = self.team.sum(np.array(total), logp_all, entropy_all)
+        return whole + float(by_token), logp_all, entropy_all
 
     def _micro_batches(
         self, samples: Sequence[Sample], data: TokenData, chosen: Sequence[int] | None
-    ) -> Iterator[tuple[list[int], np.ndarray]]:
-        """(samples, flat indices of their tokens) of each micro-batch."""
+    ) -> Iterator[tuple[list[list[int]], np.ndarray]]:
+        """(the samples of each row, flat indices of their tokens) of each micro-batch of this rank."""
         indices = list(range(len(samples))) if chosen is None else list(chosen)
-        for places in micro_batches([samples[index].length for index in indices], self.token_budget):
-            batch = [indices[place] for place in places]
-            yield batch, data.tokens_of(batch)
+        lengths = [samples[index].length for index in indices]
+        for batch in self.team.batches(lengths, self.token_budget, self.packing, self.row_length):
+            rows = [[indices[place] for place in row] for row in batch]
+            yield rows, data.tokens_of([index for row in rows for index in row])
 
     def _metrics(
         self, data: TokenData, table: TurnTable | None, tokens: np.ndarray, coef: np.ndarray, logp: np.ndarray,
@@ -392,15 +449,25 @@ class Learner:
 
     # ── checkpoints ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @everywhere
     def state_dict(self) -> dict[str, Any]:
-        """Optimiser state and counters; the weights are saved in Hugging Face form beside it."""
-        return {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state(), "n_updates": self.n_updates}
+        """Optimiser state and counters, the same for any number of ranks; the weights are saved in Hugging Face form beside it."""
+        state = {"optimizer": self.optimizer.state_dict(), "masters": self.masters.state()}
+        return {**self.team.full(state), "n_updates": self.n_updates}
 
+    @everywhere
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises CheckpointError for the state of another model or optimiser."""
+        """Goes on from the weights of ``whole`` with this state. Raises CheckpointError for that of another model or optimiser."""
+        self.team.spread(self.whole, self.model)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         try:
-            self.masters.load_state(state.get("masters", ()))
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.masters.load_state(state.get("masters", ()), self.team.part)
+            self.optimizer.load_state_dict(self.team.optimizer_parts(state["optimizer"], parameters))
             self.n_updates = int(state["n_updates"])
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"the optimiser's state does not fit this model: {error}") from error
+
+
+def _starts(samples: Sequence[Sample], row: Sequence[int]) -> list[int]:
+    """Where each sample of a row begins."""
+    return list(itertools.accumulate((samples[index].length for index in row[:-1]), initial=0))

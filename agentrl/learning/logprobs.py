@@ -102,3 +102,44 @@ class LogProbs:
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.entropy_gradient):
             entropy = -(logp.exp() * logp).sum(-1)
         return logp.gather(1, targets.unsqueeze(1)).squeeze(1), entropy
+
+
+class TokenScores(torch.nn.Module):
+    """A model as a learner computes with it: log-probs and entropies of tokens in one forward pass, around which the weights of a
+    model that is held in parts can be gathered."""
+
+    def __init__(self, model: Any, log_probs: LogProbs) -> None:
+        super().__init__()
+        self.model = model
+        self.log_probs = log_probs
+
+    def forward(
+        self,
+        ids: torch.Tensor,
+        row: torch.Tensor,
+        position: torch.Tensor,
+        temperature: torch.Tensor,
+        places: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-prob at ``temperature [n]`` and entropy of the tokens at ``position [n]`` of the rows ``row [n]`` of ``ids [B, L]``,
+        [n] each. ``places [B, L]``: the position of each token in its own sequence, where a row holds several."""
+        inner = causal_lm(self.model)
+        hidden = inner.base_model(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
+        return self.log_probs(inner, hidden[row, position - 1], ids[row, position], temperature)
+
+
+def keeps_apart(model: Any) -> bool:
+    """Whether a model computes several sequences in a row, told apart by positions that begin at 0 again, as it would each alone.
+    transformers does so for models with attention masks; what carries a state from token to token does not."""
+    model = causal_lm(model).eval()
+    ids = torch.tensor([[0, 1, 1, 0, 1], [1, 0, 0, 1, 1]], device=next(model.parameters()).device)
+    places = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 1, 2, 3]], device=ids.device)
+    with torch.no_grad():
+        together = model.base_model(input_ids=ids, position_ids=places, use_cache=False).last_hidden_state
+        alone = torch.zeros_like(together)
+        for row, start, end in ((0, 0, 3), (0, 3, 5), (1, 0, 1), (1, 1, 5)):
+            alone[row, start:end] = model.base_model(input_ids=ids[row : row + 1, start:end], use_cache=False)[0][0]
+    scale = float(alone.abs().max())
+    return bool(
+        torch.allclose(together, alone, rtol=0, atol=(0.05 if together.dtype == torch.bfloat16 else 1e-3) * scale)
+    )

@@ -9,7 +9,7 @@ in learning. Memory by parameter: 2 bytes weight, 2 gradient, 4 gradient sum, 4 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -95,13 +95,16 @@ class Masters:
         return [master.detach() for _, master in self.pairs]
 
     @torch.no_grad()
-    def load_state(self, state: Sequence[torch.Tensor]) -> None:
-        """Raises CheckpointError for the masters of another model."""
+    def load_state(
+        self, state: Sequence[torch.Tensor], part: Callable[[Any, Any], Any] = lambda value, _: value
+    ) -> None:
+        """``part(value, master)`` cuts a value into what its master here is. Raises CheckpointError for the masters of another
+        model."""
         shapes = [tuple(master.shape) for _, master in self.pairs]
         if [tuple(value.shape) for value in state] != shapes:
             raise CheckpointError(
                 f"the optimiser's state does not fit this model: it has {len(state)} float32 masters, the model wants {len(shapes)}"
             )
         for (_, master), value in zip(self.pairs, state, strict=True):
-            master.copy_(value)
+            master.copy_(part(value, master))
         self.publish()

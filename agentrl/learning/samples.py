@@ -6,12 +6,17 @@ joins it; otherwise a new sample opens. Every sampled trainable token stands in 
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from agentrl.types import Call, Trajectory
+
+Packing = bool | Literal["auto"]
+WORTH = 0.1  # of all tokens: what "auto" wants to save (agentrl bench packing)
 
 
 @dataclass(slots=True)
@@ -129,6 +134,51 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[in
         batch.append(index)
     if batch:
         yield batch
+
+
+def layouts(
+    lengths: Sequence[int], token_budget: int, packing: Packing = False, row_length: int = 0
+) -> list[list[list[int]]]:
+    """Micro-batches of at most ``token_budget`` tokens, padding included; each is a list of rows, a row the indices of the
+    sequences that stand in it one after the other.
+
+    Without packing a row holds one sequence. With it rows are filled up to the longest sequence or ``row_length``: attention looks
+    at all of a row and leaves out what is another's, so longer rows cost more. "auto" packs where that takes a share of ``WORTH``
+    of all tokens away.
+
+    >>> layouts([4, 1, 2, 3], 8), layouts([4, 1, 2, 3], 8, True)
+    ([[[1], [2]], [[3], [0]]], [[[2], [0]], [[3, 1]]])
+    """
+    padded = [[[index] for index in batch] for batch in micro_batches(lengths, token_budget)]
+    if not packing:
+        return padded
+    rows = _filled(lengths, max(row_length, *lengths, 0))
+    totals = [sum(lengths[index] for index in row) for row in rows]
+    packed = [[rows[place] for place in batch] for batch in micro_batches(totals, token_budget)]
+    saved = 1 - n_tokens(packed, lengths) / max(1, n_tokens(padded, lengths))
+    return packed if packing is True or saved >= WORTH else padded
+
+
+def n_tokens(batches: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int]) -> int:
+    """How many tokens the micro-batches of ``layouts`` have, padding included."""
+    rows = [[sum(lengths[index] for index in row) for row in batch] for batch in batches]
+    return sum(len(totals) * max(totals) for totals in rows)
+
+
+def _filled(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Rows of at most ``most`` tokens: the longest sequence first, each into the row with the least room that it fits in."""
+    rows: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (room, row), ascending
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        place = bisect.bisect_left(rooms, (lengths[index], -1))
+        if place < len(rooms):
+            room, row = rooms.pop(place)
+            rows[row].append(index)
+        else:
+            room, row = most, len(rows)
+            rows.append([index])
+        bisect.insort(rooms, (room - lengths[index], row))
+    return rows
 
 
 def pad_right(rows: Iterable[np.ndarray], fill: int = 0) -> np.ndarray:
