@@ -24,12 +24,13 @@ from agentrl.algorithms.losses import NLL
 from agentrl.chat import Renderer, build_tokenizer
 from agentrl.config import parse
 from agentrl.env import shared_folder
-from agentrl.errors import CheckpointError
+from agentrl.errors import CheckpointError, TooManyFaults
 from agentrl.learning import sft
 from agentrl.learning.learner import Learner, OptimizerSettings
 from agentrl.learning.samples import Sample, make_samples
 from agentrl.rollouts import EnvPool, Limits, Rollouts, play
-from agentrl.types import Call, Task, Trajectory, Turn
+from agentrl.store import read_trajectories
+from agentrl.types import Call, Outcome, Task, Trajectory, Turn
 
 TABLES = tomllib.loads(TINY)
 PROMPT = "{places}\n{history}You hold {held}\n{observation}\n{goal}"
@@ -123,7 +124,7 @@ def test_every_word_of_real_games_is_known() -> None:
                 assert words.unk_token_id not in words(piece, add_special_tokens=False)["input_ids"], piece
 
 
-def test_a_run_teaches_from_its_own_trajectories(tmp_path: Path) -> None:
+def test_a_run_teaches_from_its_own_trajectories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from agentrl.supervised import read_demos, run_sft
 
     run = tmp_path / "run"
@@ -134,5 +135,15 @@ def test_a_run_teaches_from_its_own_trajectories(tmp_path: Path) -> None:
     assert {trajectory.id.split("/")[0] for trajectory in read_demos(run, later)} == {"iteration=1"}
     summary = run_sft(everything, run, tmp_path / "sft")
     assert summary["status"] == "completed" and (tmp_path / "sft" / "checkpoints" / "latest").is_dir()
+
+    def stopped(*_: object) -> None:
+        raise TooManyFaults("all failed", [fault])
+
+    fault = next(read_trajectories(run / "trajectories" / "iteration_000000.jsonl.zst"))
+    fault.outcome = Outcome.ENV_FAULT
+    monkeypatch.setattr("agentrl.trainer.run_panel", stopped)
+    with pytest.raises(TooManyFaults, match=f"all failed; to play the last one again: agentrl replay {tmp_path}"):
+        run_sft(everything, run, tmp_path / "stopped")
+    assert (tmp_path / "stopped" / "checkpoints" / "latest" / "model.safetensors").is_file(), "what was learned is kept"
     with pytest.raises(CheckpointError, match="did any succeed"):  # a model with random weights never does
         read_demos(run, parse(TABLES).sft)
