@@ -384,7 +384,13 @@ def test_the_worst_the_best_and_a_named_one_are_printed(tmp_path: Path, capsys: 
     assert "member=2" not in printed(capsys, folder, "--worst", "9")
     text = printed(capsys, folder, "--text")
     assert "iteration 0" in text and "0.500" in text
-    for wrong in (("--worst", "0"), ("--worst", "1", "--best", "1"), ("--id", "nothing"), ("--formulas", "-1")):
+    for wrong in (
+        ("--worst", "0"),
+        ("--worst", "1", "--best", "1"),
+        ("--id", "nothing"),
+        ("--id", ""),
+        ("--formulas", "-1"),
+    ):
         assert main(["view", folder, *wrong]) == 2
         assert capsys.readouterr().err.startswith("agentrl: ")
 

@@ -260,6 +260,18 @@ def test_search_looks_in_ids_and_actions_at_once_and_everywhere_when_asked(
         assert "A dragon, asleep." in page.locator(".turns").inner_text()
 
 
+def test_the_end_of_a_long_task_id_is_in_view(browser: Any, tmp_path: Path):
+    one = member(0, ["look"])
+    one.task = replace(one.task, id=f"house-{'of-many-rooms-' * 6}7")
+    with Watched(browser, made(tmp_path, [one]), "#/episodes") as seen:
+        name = seen.page.locator(".rows .taskname")
+        assert name.text_content() == one.task.id
+        outer, tail = name.bounding_box(), name.locator(".tail").bounding_box()
+        assert tail["x"] > outer["x"] and tail["x"] + tail["width"] <= outer["x"] + outer["width"] + 1
+        start = name.locator(".start").evaluate("each => [each.scrollWidth, each.clientWidth]")
+        assert start[0] > start[1]  # the middle is what is left out
+
+
 def test_ten_thousand_rows_are_few_elements_and_keys_reach_all_of_them(browser: Any, tmp_path: Path):
     made(tmp_path, many(4000))
     with Watched(browser, tmp_path, "#/episodes?sort=oldest") as seen:

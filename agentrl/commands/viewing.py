@@ -46,6 +46,8 @@ def view(
         for name, number in (("worst", worst), ("best", best)):
             if number is not None and number < 1:
                 raise ConfigError(f"--{name} wants a number of at least 1; got {number}")
+        if id == "":
+            raise ConfigError("--id wants an id, or a part of one; got none")
         console = Console(markup=False, emoji=False, highlight=False)
         if text:
             print_phases(console, run)

@@ -1,12 +1,7 @@
 """What goes wrong on purpose in the runs of these tests: a household, an engine and a disk that fail when ``$FAULTS`` says so.
 
-<<<<<<< ours
-FAULTS = {"dir": folder, "seed": 3, "raise": 0.05, "hang": 0.02, "kill": 0.02, "engine": 0.1, "always": 0, "files": 17,
-          "run": folder}
-=======
 FAULTS = {"dir": folder, "seed": 3, "raise": 0.05, "hang": 0.02, "kill": 0.02, "engine": 0.1, "always": 0,
           "run": folder, "files": 17, "log": file}
->>>>>>> theirs
 
 Whether a step fails is drawn anew each time that it is taken, replays included, from the seed, the state and how often the state
 was met before, by any process: files in ``dir`` count. A batch of the engine fails once. With ``files`` the process kills itself

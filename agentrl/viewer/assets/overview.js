@@ -38,7 +38,8 @@ function cards() {
   const evaluation = index.run.kind === "evaluation" ? index.evaluations[0] : null;
   if (evaluation) {
     found.push(card("turns", num(evaluation.mean_turns), ["valid actions ", percent(evaluation.valid_action_ratio)]));
-    for (const [k, passed] of Object.entries(evaluation.pass_at_k || {})) if (Number(k) > 1) found.push(card(`pass@${k}`, percent(passed.value), [interval(passed.ci95)]));
+    const all = (k) => { const found = (evaluation.pass_hat_k || {})[k]; return found ? ` · pass^${k} ${percent(found.value)} ${interval(found.ci95)}` : ""; };
+    for (const [k, passed] of Object.entries(evaluation.pass_at_k || {})) if (Number(k) > 1) found.push(card(`pass@${k}`, percent(passed.value), [interval(passed.ci95), all(k)]));
   }
   return h("section.cards", { "aria-label": "Results" }, found);
 }
@@ -189,7 +190,7 @@ function extremesSection() {
   const worst = [...rows].sort((a, b) => worseFirst(a, b) || newest(a, b)).slice(0, 5);
   const best = [...rows].sort((a, b) => worseFirst(b, a) || newest(a, b)).slice(0, 5);
   const list = (title, found, sort) => h(".panel", {}, h("h3", {}, title, h("a.more", { href: `#/episodes?sort=${sort}` }, "all")),
-    h("ul.extremes", {}, found.map((row) => h("li", {}, h("a", { href: addressOf(row) }, outcomePill(row), h("span.taskname", { title: col.id[row] }, taskName(row)),
+    h("ul.extremes", {}, found.map((row) => h("li", {}, h("a", { href: addressOf(row) }, outcomePill(row), taskName(row),
       h("span.muted", {}, phaseText(row)), h("b.n", {}, num(col.reward[row])))))));
   return h("section", {}, h("h2", {}, "Worst and best"), h(".panels", {}, list("Worst, newest first", worst, "worst"), list("Best, shortest first", best, "best")));
 }

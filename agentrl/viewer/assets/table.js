@@ -165,7 +165,7 @@ class EpisodeTable {
     return h("a.row", { role: "row", href: addressOf(row), class: place === view.selected ? "selected" : "", data: { place: String(place) }, style: { top: `${place * ROW}px` }, tabindex: "-1",
       onclick: () => { view.selected = place; } },
       h("span.c-outcome", {}, outcomePill(row)), h("span.c-reward.n", {}, num(col.reward[row])), h("span.c-phase.muted", {}, phaseText(row)),
-      h("span.c-task.taskname", { title: col.id[row] }, taskName(row)), h("span.c-member.muted", {}, memberName(row)), h("span.c-type.muted", {}, nameOf("type", row)),
+      h("span.c-task", {}, taskName(row)), h("span.c-member.muted", {}, memberName(row)), h("span.c-type.muted", {}, nameOf("type", row)),
       h("span.c-turns.n", {}, grouped(col.turns[row])), h("span.c-invalid.n", { class: col.invalid[row] ? "warn" : "faint" }, grouped(col.invalid[row])),
       h("span.c-adv", {}, rangeBar(col.low[row], col.high[row])), h("span.c-text.mono", {}, col.text[row]));
   }
@@ -203,10 +203,12 @@ class EpisodeTable {
   }
 }
 
-/** A task's id without its middle where it is long: most ids differ at the end. */
+const TAIL = 14; // letters
+
+/** A task's id; where there is no room it loses its middle, since most ids differ at the end. */
 function taskName(row) {
-  const name = nameOf("task", row);
-  return name.length > 34 ? `${name.slice(0, 14)}…${name.slice(-19)}` : name;
+  const name = nameOf("task", row), cut = Math.max(0, name.length - TAIL);
+  return h("span.taskname", { title: col.id[row] }, h("span.start", {}, name.slice(0, cut)), h("span.tail", {}, name.slice(cut)));
 }
 
 let widest = 0;
