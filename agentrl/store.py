@@ -81,6 +81,25 @@ def lock(folder: Path) -> None:
     _LOCKS[folder.resolve()] = handle
 
 
+def in_use(folder: Path) -> bool:
+    """Whether a process writes into a run folder. True, too, where that cannot be found out."""
+    if fcntl is None or folder.resolve() in _LOCKS:
+        return True
+    try:
+        handle = os.open(folder / ".lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def unlock(folder: Path) -> None:
     """Gives the lock of a folder back, where this process holds it."""
     handle = _LOCKS.pop(folder.resolve(), None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,18 +17,18 @@ from hypothesis import strategies as st
 from toy_pages import call, index_of, made, many, member
 from toy_runs import tiny
 
-from agentrl import viewer
 from agentrl.browsers import find_chromium
 from agentrl.cli import main
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError, ConfigError
 from agentrl.evaluator import evaluate
 from agentrl.learning.samples import make_samples, record_logprobs
-from agentrl.store import read_trajectories
+from agentrl.store import lock, read_trajectories, unlock
 from agentrl.trainer import train
 from agentrl.types import Outcome, Turn
 from agentrl.viewer import report, write_report
 from agentrl.viewer.chunks import tool_calls
+from agentrl.viewer.screenshots import Screenshots
 from agentrl.viewer.scripts import as_script, short
 from agentrl.viewer.sources import open_run
 
@@ -246,6 +248,27 @@ def test_what_cannot_be_looked_at_is_one_clear_error(tmp_path: Path):
         write_report(tmp_path)
 
 
+def test_a_run_that_was_killed_is_not_called_running(tmp_path: Path):
+    made(tmp_path, [member(0, ["look"])])
+    (tmp_path / "summary.json").write_text('{"status": "running"}')
+
+    def status() -> str:
+        return index_of(write_report(tmp_path).page.read_text())["run"]["summary"]["status"]
+
+    assert status() == "interrupted"
+    lock(tmp_path)
+    assert status() == "running"
+    unlock(tmp_path)
+    assert status() == "interrupted"
+    holding = "import sys, pathlib, agentrl.store as s; s.lock(pathlib.Path(sys.argv[1])); print(flush=True); input()"
+    arguments = [sys.executable, "-c", holding, str(tmp_path)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "\n"
+        assert status() == "running"
+        other.communicate("\n")
+    assert status() == "interrupted"
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [
@@ -325,7 +348,7 @@ def test_pictures_are_data_or_files_of_the_run_and_nothing_else(tmp_path: Path):
     (run / "shots" / "a b.png").write_bytes(b"png")
     (tmp_path / "secret.png").write_bytes(b"png")
     (run / "out.png").symlink_to(tmp_path / "secret.png")
-    shown = viewer.report.Screenshots(run)
+    shown = Screenshots(run)
     assert shown.address(PNG) == PNG
     assert shown.address("shots/a b.png") == "shots/a%20b.png"
     refused = (
@@ -333,7 +356,7 @@ def test_pictures_are_data_or_files_of_the_run_and_nothing_else(tmp_path: Path):
         "shots/none.png", "javascript:alert(1).png", "data:image/svg+xml;base64,AAAA", "data:text/html,<b>", "x\0.png",
     )  # fmt: skip
     assert [shown.address(text) for text in refused] == [""] * len(refused)
-    assert viewer.report.Screenshots(run, inside=True).address("shots/a b.png") == "data:image/png;base64,cG5n"
+    assert Screenshots(run, inside=True).address("shots/a b.png") == "data:image/png;base64,cG5n"
     turn = Turn("o", info={"screenshot": "shots/a b.png", "n": 1, "other": PNG}, calls=[call([1], [2])])
     turn.calls[0].messages = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG}}]}]
     assert shown.of(turn) == ["shots/a%20b.png", PNG]

@@ -7,6 +7,7 @@ from typing import Any
 
 from agentrl.evaluation.failures import failure
 from agentrl.evaluation.statistics import wilson
+from agentrl.store import in_use
 from agentrl.types import Trajectory
 from agentrl.viewer.scripts import short
 from agentrl.viewer.sources import TRAINING, Run, Source, mapping
@@ -140,7 +141,8 @@ def _iteration_of(name: str, last: int) -> int:
 def _about(run: Run) -> list[str]:
     """In a few words what was played, by whom, and how it was trained."""
     envs = run.settings.get("env") or []
-    said = [mapping(env).get("id", "") for env in (envs if isinstance(envs, list) else [envs])]
+    tables = [mapping(env) for env in (envs if isinstance(envs, list) else [envs])]
+    said = [" ".join(filter(None, (str(env.get("id", "")), str(env.get("name") or "")))) for env in tables]
     if run.kind == "evaluation":
         said += [run.summary.get("policy", ""), run.summary.get("split", "")]
     elif run.kind == TRAINING:
@@ -149,6 +151,11 @@ def _about(run: Run) -> list[str]:
         said += [str(each.get("name", "")) if isinstance(each, Mapping) else str(each) for each in methods]
     seed = run.summary.get("seed")
     return [*filter(None, map(str, said)), *([] if seed is None else [f"seed {seed}"])]
+
+
+def _stopped(run: Run) -> dict[str, Json]:
+    """A run that was killed could not write so itself."""
+    return {"status": "interrupted"} if run.summary.get("status") == "running" and not in_use(run.path) else {}
 
 
 def heading(run: Run) -> dict[str, Json]:
@@ -164,7 +171,7 @@ def heading(run: Run) -> dict[str, Json]:
         "folder": str(run.path),
         "kind": run.kind,
         "training": TRAINING,
-        "summary": {key: summary[key] for key in known if key in summary},
+        "summary": {**{key: summary[key] for key in known if key in summary}, **_stopped(run)},
         "difference": shown,
         "about": _about(run),
         "config": run.config,

@@ -32,7 +32,7 @@ function cards() {
     const rate = metrics["episode/success_rate"];
     if (rate) found.push(card("success, last iteration", percent(rate[n - 1]), ["best ", percent(Math.max(...rate.filter((v) => v !== null)))]));
   }
-  if (index.run.kind === "training") found.push(card("iterations", grouped(summary.iterations ?? n), [summary.n_updates ? `${plural(summary.n_updates, "update")}` : "", summary.n_parameters ? ` · ${short(summary.n_parameters)} parameters` : ""]));
+  if (index.run.kind === "training") found.push(card("iterations", grouped(Math.max(summary.iterations || 0, n)), [[summary.n_updates ? plural(summary.n_updates, "update") : "", summary.n_parameters ? `${short(summary.n_parameters)} parameters` : ""].filter(Boolean).join(" · ")]));
   found.push(card("episodes", grouped(episodes.n), [plural(sum(col.turns), "turn"), " · ", `${short(sum(col.sampled))} sampled tokens`]));
   if (summary.seconds !== undefined) found.push(card("time", duration(summary.seconds), [n ? `${num(mean(metrics["time/iteration"] || []))} s an iteration` : ""]));
   const evaluation = index.run.kind === "evaluation" ? index.evaluations[0] : null;

@@ -13,7 +13,7 @@ const SORTS = {
   low: ["lowest advantage", (a, b) => (col.low[a] ?? Infinity) - (col.low[b] ?? Infinity) || b - a],
   high: ["highest advantage", (a, b) => (col.high[b] ?? -Infinity) - (col.high[a] ?? -Infinity) || b - a],
 };
-const NONE = { phase: "", iteration: "", type: "", outcome: "", result: "", failure: "", text: "", sort: "newest" };
+const NONE = { phase: "", iteration: "", env: "", type: "", outcome: "", result: "", failure: "", text: "", sort: "newest" };
 
 /** What is shown, kept while the page is open, so that an episode's "next" follows the table. */
 const view = { ...NONE, rows: [], selected: 0, hits: null, hitsOf: "", scanned: 0, scan: 0 };
@@ -56,6 +56,7 @@ class EpisodeTable {
     return [
       choice("phase", "phase", names("phase")),
       view.phase === "" || view.phase === index.run.training ? choice("iteration", "iteration", iterations) : null,
+      choice("env", "environment", names("env")),
       choice("type", "task type", names("type")),
       choice("result", "success", [["yes", "yes"], ["no", "no"], ["fault", "fault"]]),
       choice("outcome", "outcome", names("outcome")),
@@ -76,7 +77,7 @@ class EpisodeTable {
 
   matches() {
     const wanted = (kind) => (view[kind] === "" ? null : episodes.names[kind].indexOf(view[kind]));
-    const [phase, type, outcome, failure] = ["phase", "type", "outcome", "failure"].map(wanted);
+    const [phase, env, type, outcome, failure] = ["phase", "env", "type", "outcome", "failure"].map(wanted);
     const iteration = view.iteration === "" ? null : Number(view.iteration);
     const text = view.text.trim().toLowerCase();
     if (text && lower.id === null) {
@@ -88,6 +89,7 @@ class EpisodeTable {
     for (let row = 0; row < episodes.n; row++) {
       if (phase !== null && col.phase[row] !== phase) continue;
       if (iteration !== null && col.iteration[row] !== iteration) continue;
+      if (env !== null && col.env[row] !== env) continue;
       if (type !== null && col.type[row] !== type) continue;
       if (outcome !== null && col.outcome[row] !== outcome) continue;
       if (failure !== null && col.failure[row] !== failure) continue;
