@@ -44,7 +44,13 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def join(store: dist.Store, *, rank: int, size: int, device: str, limit_s: float) -> None:
+def meeting_place(port: int, size: int, *, first: bool, limit_s: float) -> Any:
+    """Where the ranks of this machine find one another; the first one opens it (port 0: any that is free)."""
+    limit = timedelta(seconds=limit_s)
+    return dist.TCPStore("127.0.0.1", port, size, is_master=first, timeout=limit, wait_for_workers=False)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def join(store: Any, *, rank: int, size: int, device: str, limit_s: float) -> None:
     """Meets the other ranks. gloo carries what is on the CPU, NCCL what is on CUDA devices."""
     if device == "cuda":
         torch.cuda.set_device(rank)
@@ -61,13 +67,14 @@ def join(store: dist.Store, *, rank: int, size: int, device: str, limit_s: float
             os.environ.pop(name, None)
 
 
-def main(handle: int, rank: int, threads: int) -> None:
+def main(handle: int, rank: int, threads: int, device: str) -> None:
     """Answers until the first rank is gone."""
     connection = Connection(handle)
     threading.Thread(target=_end_with, args=(connection.fileno(),), daemon=True).start()
     load_plugins()
+    prepare_device(device, threads)
     _send(connection, ("ready",))
-    worker = _Worker(rank, threads)
+    worker = _Worker(rank)
     while True:
         try:
             message = pickle.loads(connection.recv_bytes())
@@ -92,9 +99,8 @@ def _send(connection: Any, answer: tuple[Any, ...]) -> None:
 class _Worker:
     """A rank's parts."""
 
-    def __init__(self, rank: int, threads: int) -> None:
+    def __init__(self, rank: int) -> None:
         self.rank = rank
-        self.threads = threads
         self.team = Team()
         self.device = "cpu"
         self.parts: dict[int, Any] = {}
@@ -110,10 +116,7 @@ class _Worker:
 
     def _join(self, settings: dict[str, Any], sharding: Any) -> None:
         device, size, limit_s = settings["device"], settings["size"], settings["limit_s"]
-        prepare_device(device, self.threads)
-        store = dist.TCPStore(
-            "127.0.0.1", settings["port"], size, timeout=timedelta(seconds=limit_s), wait_for_workers=False
-        )
+        store = meeting_place(settings["port"], size, first=False, limit_s=limit_s)
         join(store, rank=self.rank, size=size, device=device, limit_s=limit_s)
         self.team = Team(self.rank, size, sharding)
         self.device = f"cuda:{self.rank}" if device == "cuda" else "cpu"

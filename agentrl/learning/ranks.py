@@ -28,7 +28,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
@@ -36,7 +35,7 @@ import torch
 import torch.distributed as dist
 
 from agentrl.errors import AgentRLError, ConfigError
-from agentrl.learning.rank_worker import Known, New, join, told
+from agentrl.learning.rank_worker import Known, New, join, meeting_place, told
 from agentrl.learning.team import Sharding, Team
 
 START_S = 300.0  # that a rank may take to import torch and what the methods need
@@ -72,7 +71,7 @@ class Ranks(Team):
         self._parts: list[Any] = []  # keeps the ids alive
         self._sent: dict[int, Any] = {}  # what the others remember, by its number
         self._n_sent = 0
-        self._others = [_Other(rank, self.threads, self._settled) for rank in range(1, size)]
+        self._others = [_Other(rank, self.threads, device, self._settled) for rank in range(1, size)]
         self._end = weakref.finalize(self, _end_all, self._others, os.getpid())
         try:
             self._join(device)
@@ -85,8 +84,7 @@ class Ranks(Team):
         for other in self._others:
             if other.answer(START_S)[0] != "ready":
                 raise AgentRLError(f"{other.name} could not be started: {other.how()}")
-        limit = timedelta(seconds=START_S)
-        store = dist.TCPStore("127.0.0.1", 0, self.size, is_master=True, timeout=limit, wait_for_workers=False)
+        store = meeting_place(0, self.size, first=True, limit_s=START_S)
         settings = {"port": store.port, "size": self.size, "device": device, "limit_s": COLLECTIVE_S}
         for other in self._others:
             other.send(("join", settings, "fsdp2" if self.sharded else "ddp"))
@@ -218,10 +216,10 @@ def _large(value: Any) -> bool:
 class _Other:
     """Another rank's process, as the first one sees it."""
 
-    def __init__(self, rank: int, threads: int, settled: threading.Event) -> None:
+    def __init__(self, rank: int, threads: int, device: str, settled: threading.Event) -> None:
         ours, theirs = socket.socketpair()
         path = [str(entry) for entry in sys.path]
-        start = f"from agentrl.learning.rank_worker import main; main({theirs.fileno()}, {rank}, {threads})"
+        start = f"from agentrl.learning.rank_worker import main; main({theirs.fileno()}, {rank}, {threads}, {device!r})"
         count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with theirs:
             self.process = subprocess.Popen(
