@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from toy_runs import metrics, summary, tiny
+from toys import Answering, Corridor
 
+from agentrl.agents import OracleAgent
 from agentrl.config import parse
 from agentrl.console import LineProgress, LiveProgress
-from agentrl.types import Task, Trajectory, Turn
+from agentrl.rollouts import EnvPool, Rollouts, episode
+from agentrl.types import RolloutRequest, Task, Trajectory, Turn
 from agentrl.watch import bounds
 from agentrl.watch.meter import Meter
 from agentrl.work import Costs, Machine, Work
@@ -232,6 +236,27 @@ def test_the_machine_is_measured_once() -> None:
     assert found is machine(_model(False))  # of like size
     assert 1e8 < found.operations < 1e16 and 1e8 < found.bytes < 1e14
     assert memory_speed("cpu", 2**20, seconds=0.0) > 1e7
+
+
+def test_what_checks_a_reply_is_no_work_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def checked(*_: Any) -> None:
+        now[0] += 5.0
+
+    class Slow(Corridor):
+        def step(self, action: str) -> Any:
+            now[0] += 1.0
+            return super().step(action)
+
+    monkeypatch.setattr(episode, "time", SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0]))
+    monkeypatch.setattr(episode, "checked_reply", checked)
+    [task] = Corridor().tasks("train")[:1]
+    policy: Any = Answering(lambda request: [])
+    rollouts = Rollouts(EnvPool(Slow), OracleAgent(), policy)
+    [[played]] = rollouts.run([RolloutRequest(task, 1)], ("iteration", 0))
+    assert [turn.seconds["environment"] for turn in played.turns] == [1.0] * played.n_turns
+    assert rollouts.stats.environment_s == rollouts.stats.environment_wall_s == played.n_turns > 0
 
 
 # ── in a run ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -175,10 +175,12 @@ class _Player:
         return turn
 
     async def _step(self, turn: Turn) -> tuple[str, dict[str, Any], Outcome | None]:
-        started, env, away = time.perf_counter(), self.episode.env, self.awaited
+        env, away = self.episode.env, self.awaited
         try:
-            with self.busy:
+            with self.busy:  # what checks its reply is no work of the environment
+                started = time.perf_counter()
                 reply = env.step(turn.action) if away is None else await away.ask("step", turn.action)
+                spent = time.perf_counter() - started
             observation, reward, terminated, truncated, info = reply
             checked_reply(env, observation, info)
             turn.reward = float(reward)
@@ -188,7 +190,7 @@ class _Player:
             raise _env_fault("step", error) from error
         if not math.isfinite(turn.reward):
             raise EnvFault(f"step gave the reward {turn.reward}")
-        turn.seconds["environment"] = time.perf_counter() - started
+        turn.seconds["environment"] = spent
         return observation, info, Outcome.TERMINATED if terminated else Outcome.TRUNCATED if truncated else None
 
     async def _replayed(self, view: View, turn: Turn) -> Decision:
