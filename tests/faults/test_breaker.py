@@ -44,6 +44,8 @@ def test_the_error_of_a_run_that_fails_leads_to_its_faults(
     (line,) = re.findall(r"agentrl (replay run .*)$", said)
     ids = [shlex.split(line)[-1], *re.findall(r"they are ([^ ,]+),", said)]
     assert set(ids) <= {trajectory.id for trajectory in kept} and ids[0] == kept[-1].id
+    if changes:
+        return  # the same command, of another file
     burns: dict[str, int] = {"always": 1}
     for id, faults, words in ((ids[0], burns, "fails again: OSError: the kitchen burns"), (ids[1], {}, "this time")):
         replayed = nursery.call(place, "agentrl.cli:main", ["replay", "run", id], **faults)
