@@ -95,9 +95,9 @@ def test_the_order_of_the_words_of_a_query_does_not_matter(words: list[str]) -> 
 
 def test_a_query_of_a_million_words_takes_no_longer_than_one_of_a_thousand() -> None:
     finder = Bm25(TOWNS)
-    started = time.perf_counter()
+    started = time.process_time()
     [long] = finder.search(["rain " * 1_000_000 + "harbour"], 3)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     assert long == finder.search(["rain " * MAX_QUERY_WORDS], 3)[0]
 
 

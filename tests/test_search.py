@@ -167,9 +167,9 @@ def test_the_words_for_an_invalid_action_are_search_r1s() -> None:
 def test_a_reply_of_openings_takes_no_longer_than_any_other() -> None:
     env = SearchEnv()
     env.reset(seed=0)
-    started = time.perf_counter()
+    started = time.process_time()
     assert env.step("<search>" * 100_000)[4]["valid"] is False
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_a_hostile_passage_does_nothing(folder: str) -> None:

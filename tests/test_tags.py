@@ -53,12 +53,12 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
 def test_a_text_of_openings_takes_no_longer_than_any_other(name: str) -> None:
     """An expression that begins anew at each opening takes minutes."""
     read, opening = READERS[name]
-    started = time.perf_counter()
+    started = time.process_time()
     read(opening * (1_000_000 // len(opening)))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_blanks_behind_a_fence_take_no_time() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     JsonCalls().parse("```" + " " * 90_000 + "x")
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -143,11 +143,11 @@ def test_hostile_python_is_a_problem_in_words(what: str) -> None:
 @pytest.mark.parametrize("name", ["hermes", "json"])
 def test_a_key_that_is_given_twice_among_thousands_is_found_at_once(name: str) -> None:
     keys = ", ".join(f'"k{number}": 1' for number in [*range(7000), 6999])
-    started = time.perf_counter()
+    started = time.process_time()
     text = f'{{"name": "f", "arguments": {{{keys}}}}}'
     found = call_format(name).parse(f"<tool_call>{text}</tool_call>" if name == "hermes" else text)
     assert isinstance(found, CallProblem) and '"k6999" is given twice' in found.text
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_hermes_reads_several_calls_and_keeps_the_rest() -> None:

@@ -84,7 +84,7 @@ def test_what_is_not_well_formed(text: str, shown: str) -> None:
 def test_no_page_is_read_slowly(piece: str) -> None:
     """Python's own parser takes minutes for some of these, and nothing else goes on meanwhile."""
     content = (piece * (1_000_000 // len(piece))).encode()
-    started = time.perf_counter()
+    started = time.process_time()
     page_text(Page("u", 200, "text/html", "utf-8", content, False), 6000)
     page_text(Page("u", 200, "text/html", "utf-8", b"<a b" + content, False), 6000)
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15

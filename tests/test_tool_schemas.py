@@ -45,9 +45,9 @@ def nested(depth: int) -> dict[str, Any]:
     ],
 )
 def test_what_would_take_long_is_left_to_the_server(schema: dict[str, Any], arguments: dict[str, Any]) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     assert argument_check("f", {"type": "object", **schema})(arguments) == arguments
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(
