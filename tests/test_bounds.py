@@ -266,9 +266,10 @@ def test_every_iteration_says_where_its_seconds_went(trained: tuple[Path, str]) 
     for line in metrics(trained[0]):
         seconds = {phase: line[key] for phase, key in bounds.SECONDS.items()}
         assert sum(seconds.values()) == pytest.approx(line["time/iteration"], abs=2e-3)
-        assert line["time/environment"] <= line["time/environment_wall"] < line["time/rollout"]
+        rounding = 1e-4  # of a metric in seconds
+        assert line["time/environment"] <= line["time/environment_wall"] + rounding < line["time/rollout"]
         for phase in ("generation", "environments", "training"):
-            assert 0 < line[f"bound/{phase}"] <= seconds[phase]
+            assert 0 < line[f"bound/{phase}"] <= seconds[phase] + rounding
         assert line["binds"].startswith(bounds.binding(seconds) + ": ")
 
 
