@@ -27,7 +27,11 @@ problems = st.builds(
 def test_the_environment_keeps_the_contract() -> None:
     checks = check_env(lambda: agentrl.env.make(ID), n_tasks=8, n_walks=4)
     assert not failed(checks), render(checks)
-    assert {check.name for check in checks if check.status == "skip"} == {"admissible", "admissible_accepted", "failure"}
+    assert {check.name for check in checks if check.status == "skip"} == {
+        "admissible",
+        "admissible_accepted",
+        "failure",
+    }
 
 
 @given(problems)
