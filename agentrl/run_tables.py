@@ -249,7 +249,7 @@ class OptimizerTable(Table):
     logit_chunk: Positive | None = None
     """The most trained tokens whose logits exist at a time (absent: as many as make 256 MiB of them); likewise."""
     packing: bool | Literal["auto"] = "auto"
-    """Several samples in a row, one after the other, in place of padding; "auto" does so where it saves a tenth of all tokens;
+    """Several samples in a row, one after the other, in place of padding; "auto" does so where it saves a tenth of the work;
     likewise."""
 
 

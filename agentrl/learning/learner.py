@@ -152,8 +152,7 @@ class Learner:
                     'use "auto" or false'
                 )
             self.packing = False
-        # Attention costs row / (6 width) of a layer's other products where it looks at all of a row: here at most a 24th.
-        self.row_length = causal_lm(self.model).get_output_embeddings().weight.shape[1] // 4
+        self.width = causal_lm(self.model).get_output_embeddings().weight.shape[1]
         self.whole = self.model if self.team.rank == 0 else None  # what samples and is saved
         self.model = self.team.own(self.model)
         with_entropy = any("entropy" in columns(method) for method in methods)
@@ -425,7 +424,7 @@ class Learner:
         """(the samples of each row, flat indices of their tokens) of each micro-batch of this rank."""
         indices = list(range(len(samples))) if chosen is None else list(chosen)
         lengths = [samples[index].length for index in indices]
-        for batch in self.team.batches(lengths, self.token_budget, self.packing, self.row_length):
+        for batch in self.team.batches(lengths, self.token_budget, self.packing, self.width):
             rows = [[indices[place] for place in row] for row in batch]
             yield rows, data.tokens_of([index for row in rows for index in row])
 

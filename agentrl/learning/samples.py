@@ -16,7 +16,7 @@ import numpy as np
 from agentrl.types import Call, Trajectory
 
 Packing = bool | Literal["auto"]
-WORTH = 0.1  # of all tokens: what "auto" wants to save (agentrl bench packing)
+WORTH = 0.1  # what "auto" wants to save (agentrl bench packing)
 
 
 @dataclass(slots=True)
@@ -137,14 +137,13 @@ def micro_batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[in
 
 
 def layouts(
-    lengths: Sequence[int], token_budget: int, packing: Packing = False, row_length: int = 0
+    lengths: Sequence[int], token_budget: int, packing: Packing = False, width: int = 0
 ) -> list[list[list[int]]]:
     """Micro-batches of at most ``token_budget`` tokens, padding included; each is a list of rows, a row the indices of the
     sequences that stand in it one after the other.
 
-    Without packing a row holds one sequence. With it rows are filled up to the longest sequence or ``row_length``: attention looks
-    at all of a row and leaves out what is another's, so longer rows cost more. "auto" packs where that takes a share of ``WORTH``
-    of all tokens away.
+    Without packing a row holds one sequence. With it rows are filled up to the longest sequence, or to a quarter of the model's
+    ``width``, below which attention is cheap. "auto" packs where that saves a share of ``WORTH`` of the work.
 
     >>> layouts([4, 1, 2, 3], 8), layouts([4, 1, 2, 3], 8, True)
     ([[[1], [2]], [[3], [0]]], [[[2], [0]], [[3, 1]]])
@@ -152,17 +151,32 @@ def layouts(
     padded = [[[index] for index in batch] for batch in micro_batches(lengths, token_budget)]
     if not packing:
         return padded
-    rows = _filled(lengths, max(row_length, *lengths, 0))
+    rows = _filled(lengths, max(width // 4, *lengths, 0))
     totals = [sum(lengths[index] for index in row) for row in rows]
     packed = [[rows[place] for place in batch] for batch in micro_batches(totals, token_budget)]
-    saved = 1 - n_tokens(packed, lengths) / max(1, n_tokens(padded, lengths))
-    return packed if packing is True or saved >= WORTH else padded
+    worth = work(packed, lengths, width) <= (1 - WORTH) * work(padded, lengths, width)
+    return packed if packing is True or worth else padded
 
 
 def n_tokens(batches: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int]) -> int:
     """How many tokens the micro-batches of ``layouts`` have, padding included."""
-    rows = [[sum(lengths[index] for index in row) for row in batch] for batch in batches]
-    return sum(len(totals) * max(totals) for totals in rows)
+    return sum(n_rows * longest for n_rows, longest in _sizes(batches, lengths))
+
+
+def work(batches: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int], width: int = 0) -> float:
+    """What micro-batches cost, in tokens without attention. For rows of L that adds L / (12 ``width``) a token where each token
+    looks back to the row's beginning, and twice that where a row holds several sequences: attention then looks at all of the row
+    and leaves out what is another's. Width 0: attention is not counted."""
+    total = 0.0
+    for batch, (n_rows, longest) in zip(batches, _sizes(batches, lengths), strict=True):
+        several = any(len(row) > 1 for row in batch)
+        total += n_rows * longest * (1 + (longest / ((6 if several else 12) * width) if width else 0))
+    return total
+
+
+def _sizes(batches: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """The rows of each micro-batch, and the tokens of the longest."""
+    return [(len(batch), max(sum(lengths[index] for index in row) for row in batch)) for batch in batches]
 
 
 def _filled(lengths: Sequence[int], most: int) -> list[list[int]]:

@@ -58,12 +58,12 @@ class Team:
     # ── who computes what ────────────────────────────────────────────────────────────────────────────────────────────
 
     def batches(
-        self, lengths: Sequence[int], token_budget: int, packing: Packing = False, row_length: int = 0
+        self, lengths: Sequence[int], token_budget: int, packing: Packing = False, width: int = 0
     ) -> Iterator[list[list[int]]]:
         """The micro-batches of this rank, as ``samples.layouts`` gives them. Sharded ranks gather layers together, so each has as
         many micro-batches as the one with the most; those without a sequence are empty."""
         parts = shares(lengths, self.size)
-        found = [layouts([lengths[index] for index in part], token_budget, packing, row_length) for part in parts]
+        found = [layouts([lengths[index] for index in part], token_budget, packing, width) for part in parts]
         mine, own = parts[self.rank], found[self.rank]
         yield from ([[mine[place] for place in row] for row in rows] for rows in own)
         if self.sharded:
