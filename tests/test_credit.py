@@ -17,7 +17,7 @@ from agentrl.algorithms.table import TurnTable
 from agentrl.build import Methods
 from agentrl.config import AlgorithmTable
 from agentrl.errors import ConfigError
-from agentrl.registry import validate
+from agentrl.registry import get, names, validate
 
 # ---- numbers of the method sheets ----------------------------------------------------------------------------------
 
@@ -176,6 +176,13 @@ def test_hyper_parameters_are_checked():
         ConfigError, match=r"algorithm.credit has no parameter 'remedies'"
     ):  # of the class, for messages
         validate(GiGPO, {"remedies": {}}, "algorithm.credit")
+
+
+@pytest.mark.parametrize("credit", [name for name in names("credit") if hasattr(get("credit", name), "eps")])
+def test_an_eps_that_would_make_every_advantage_zero_is_refused(credit: str) -> None:
+    with pytest.raises(ConfigError, match=r"algorithm.credit.eps: .*finite number; got inf"):
+        needed = {"alpha": 0.5} if credit == "stratified_grpo" else {}  # has no default
+        validate(get("credit", credit), {"eps": math.inf, **needed}, "algorithm.credit")
 
 
 @pytest.mark.parametrize("credit", ["spo", "bnpo"])

@@ -37,7 +37,7 @@ class EMPG(Method):
     k: Annotated[float, Field(ge=0)] = 1.0
     k_prime: Annotated[float, Field(ge=0)] = 1.0
     zeta: Annotated[float, Field(ge=0)] = 0.1
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-8
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]; they take the place of the ones before."""

@@ -36,7 +36,7 @@ class FlowGRPO(Method):
 
     outcome: Literal["reward", "success"] = "reward"
     unit: Literal["trajectory", "turn"] = "trajectory"
-    eps: Annotated[float, Field(ge=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     ddof: Literal[0, 1] = 1
     singleton: Literal["zero", "raw"] = "zero"
 

@@ -49,7 +49,7 @@ class GiGPO(Method):
     normalize: Literal["mean_std", "mean"] = "mean_std"
     key: Literal["state", "observation", "anchor"] = "state"
     unit: Literal["trajectory", "turn"] = "trajectory"
-    eps: Annotated[float, Field(ge=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     ddof: Literal[0, 1] = 1
     singleton: Literal["zero", "raw"] = "zero"
 

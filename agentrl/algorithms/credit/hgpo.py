@@ -53,7 +53,7 @@ class HGPO(Method):
     normalize: Literal["mean_std", "mean"] = "mean_std"
     key: Literal["state", "observation", "anchor"] = "state"
     base_group: bool = False
-    eps: Annotated[float, Field(ge=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     ddof: Literal[0, 1] = 0
 
     def __call__(self, table: TurnTable) -> np.ndarray:

@@ -43,7 +43,7 @@ class MTGRPO(Method):
     turn_weight: Annotated[float, Field(ge=0)] = 1.0
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     normalize: Literal["mean", "mean_std"] = "mean"
-    eps: Annotated[float, Field(ge=0)] = 1e-4
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     ddof: Literal[0, 1] = 1
     singleton: Literal["zero", "raw"] = "zero"
 
@@ -108,7 +108,7 @@ class BiasedMTGRPO(Method):
     turn_weight: Annotated[float, Field(ge=0)] = 1.0
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     normalize: Literal["mean", "mean_std"] = "mean_std"
-    eps: Annotated[float, Field(ge=0)] = 1e-4
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     ddof: Literal[0, 1] = 1
     singleton: Literal["zero", "raw"] = "zero"
 

@@ -38,7 +38,7 @@ class NGRPO(Method):
 
     r_max: float = 1.0
     n_virtual: Annotated[int, Field(ge=0)] = 1
-    eps: Annotated[float, Field(ge=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     ddof: Literal[0, 1] = 1
     singleton: Literal["zero", "raw"] = "zero"
 

@@ -36,7 +36,7 @@ class ReinforcePlusPlus(Method):
 
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     unit: Unit = "token"
-    eps: Annotated[float, Field(ge=0)] = 1e-8
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-8
 
     def __call__(self, table: TurnTable) -> np.ndarray:
         """Advantages [K]."""
@@ -70,7 +70,7 @@ class ReinforcePlusPlusBaseline(Method):
     source = "REINFORCE++ (arXiv 2501.03262), baseline variant"
 
     unit: Unit = "token"
-    eps: Annotated[float, Field(ge=0)] = 1e-8
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-8
     singleton: Literal["zero", "raw"] = "zero"
 
     def __call__(self, table: TurnTable) -> np.ndarray:

@@ -37,7 +37,7 @@ class ReturnToGo(Method):
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     baseline: Literal["turn", "group", "none"] = "turn"
     normalize: Literal["mean", "mean_std"] = "mean"
-    eps: Annotated[float, Field(ge=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     ddof: Literal[0, 1] = 1
     singleton: Literal["zero", "raw"] = "zero"
 

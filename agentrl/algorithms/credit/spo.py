@@ -56,7 +56,7 @@ class SPO(Method):
     rho_max: Annotated[float, Field(ge=0, lt=1)] = 0.96
     d_half: Annotated[float, Field(gt=0)] = 0.06
     unit: Literal["trajectory", "token"] = "trajectory"
-    eps: Annotated[float, Field(ge=0)] = 1e-8
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-8
     ddof: Literal[0, 1] = 1
 
     def __post_init__(self) -> None:

@@ -46,7 +46,7 @@ class StratifiedGRPO(Method):
 
     alpha: Annotated[float, Field(ge=0, le=1)]
     ddof: Literal[0, 1] = 0
-    eps: Annotated[float, Field(ge=0)] = 1e-6
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-6
     stratum: str = "stratum"
 
     def __call__(self, table: TurnTable) -> np.ndarray:

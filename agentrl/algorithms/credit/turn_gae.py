@@ -47,7 +47,7 @@ class TurnGAE(Method):
     lam: Annotated[float, Field(ge=0, le=1)] = 1.0
     normalize: Literal["mean_std", "none"] = "mean_std"
     unit: Unit = "token"
-    eps: Annotated[float, Field(ge=0)] = 1e-8
+    eps: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-8
 
     def __call__(self, table: TurnTable) -> dict[str, np.ndarray]:
         """The columns ``advantage`` [K] and ``returns`` [K]."""
