@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agentrl import build, stages
+from agentrl import build, playing, stages
 from agentrl.agents import ChatAgent
 from agentrl.collecting import Collector
 from agentrl.config import RunConfig, config_difference, load
@@ -22,12 +22,13 @@ from agentrl.console import Progress
 from agentrl.errors import CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.lessons import Lessons
+from agentrl.restarting import restarted
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder, lock
 from agentrl.types import RolloutRequest, Task, Trajectory
 from agentrl.viewer import report_or_reason
-from agentrl.watch import Best, Meter, Tracker, Watch, account, best_of, episode_metrics
+from agentrl.watch import Best, Meter, Tracker, Watch, best_of, episode_metrics
 from agentrl.watch.tracking import numbers
 
 
@@ -42,14 +43,30 @@ def train(
     """Trains as the run file says and returns what ``summary.json`` holds.
 
     ``resume`` continues the folder ``out`` (default: ``runs/NAME``) from its last checkpoint to the same numbers as an
-    undisturbed run. ``started`` is ``time.time()`` of the process's start, so that ``seconds`` counts all of it.
+    undisturbed run, and so does a run that loses one of several learners, ``resources.restarts`` times. ``started`` is
+    ``time.time()`` of the process's start, so that ``seconds`` counts all of it.
     """
-    trainer = Trainer(config, progress or Progress.for_terminal(), started or time.time())
-    if resume:
-        trainer.reopen(Path(out) if out else Path("runs") / config.run.name)
-    else:
-        trainer.open(Path(out) if out else free_folder(config.run.name))
-    return trainer.run()
+    progress, started = progress or Progress.for_terminal(), started or time.time()
+    path = Path(out) if out else Path("runs") / config.run.name if resume else None
+    begun, before = (
+        resume,
+        (0.0, 0),
+    )  # whether the folder holds the run; what the first attempt knew of earlier processes
+
+    def attempt(n_lost: int) -> dict[str, Any]:
+        nonlocal path, begun, before
+        trainer = Trainer(config, progress, started)
+        try:
+            path = path or free_folder(config.run.name)
+            (trainer.reopen if begun else trainer.open)(path)
+            before = before if n_lost and begun else (trainer.seconds_before, trainer.restarts)
+            begun, trainer.seconds_before, trainer.restarts = True, before[0], before[1] + n_lost
+        except BaseException:
+            trainer.close()
+            raise
+        return trainer.run()
+
+    return restarted(attempt, config.resources.restarts, progress.note)
 
 
 class Trainer:
@@ -62,6 +79,7 @@ class Trainer:
         self.progress = progress
         self.started = started
         self.seconds_before = 0.0  # of earlier processes of this run
+        self.restarts = 0  # after a learner was lost
         self.iteration = 0
         self.tracker = Tracker(config.run.trackio)
         self.scenes = Scenes.of(config)
@@ -76,7 +94,7 @@ class Trainer:
         self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
         self.lessons = Lessons.of(config, self.methods, self.models.model)
         self.learner = self.lessons.learner
-        self.policy = build.policy(config, self.models.model)
+        self.policy = playing.policy_of(config, self.models.model)
         self.rollouts = build.rollouts(config, seats, self.policy)
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
@@ -123,7 +141,7 @@ class Trainer:
         self.states = state["states"]
         self.proposals.step = state.get("proposals", self.iteration)
         self.results = state["results"]
-        self.seconds_before = state["seconds"]
+        self.seconds_before, self.restarts = state["seconds"], state.get("restarts", 0)
         self.folder = RunFolder.reopen(path, self.iteration)
         self.watch = Watch(self.config.alarms, self.folder.metrics())
         self.folder.write_alarms(self.watch.to_list())
@@ -168,18 +186,22 @@ class Trainer:
                 self.folder.write_summary({**self.summary(status), "error": f"{type(error).__name__}: {error}"})
             raise
         finally:
-            self.collector.close()
-            for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
-                rollouts.close()
-            self.policy.close()
-            self.tracker.end()
-            self.lessons.close()
+            self.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         if config.run.report and (problem := report_or_reason(self.folder.path)):
             self.progress.note(problem)
         self.progress.finished(summary, self.folder.path)
         return summary
+
+    def close(self) -> None:
+        """Ends every process and connection of the run."""
+        self.collector.close()
+        for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
+            rollouts.close()
+        self.policy.close()
+        self.tracker.end()
+        self.lessons.close()
 
     def iterate(self) -> dict[str, Any]:
         """One iteration; returns its metrics."""
@@ -206,6 +228,9 @@ class Trainer:
             n_bytes = self.learner.gather() + self.policy.update(self.models.model, self.learner.n_updates)
         if n_bytes:
             metrics["sync/bytes"] = n_bytes
+        metrics |= getattr(self.policy, "metrics", dict)()
+        if self.restarts:
+            metrics["restarts"] = self.restarts
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with timed("storage"):
@@ -311,12 +336,13 @@ class Trainer:
             "eval": shown,
             "seed": self.config.run.seed,
             "n_updates": self.learner.n_updates,
+            "restarts": self.restarts,
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
             "n_trained_parameters": self.learner.n_trained,
             "threads": build.threads(self.config),
             "chat_template": self.template,
             "alarms": self.watch.to_list(),
-            "time": account(self.watch.history),
+            "time": self.watch.account.to_dict(),
             "best": None if (best := self.best()) is None else best.to_dict(),
         }
 
@@ -331,6 +357,7 @@ class Trainer:
             "proposals": self.collector.place(),
             "results": self.results,
             "seconds": self.seconds(),
+            "restarts": self.restarts,
         }
         best = self.best()
         checkpoint.save(
@@ -372,7 +399,9 @@ def panels(config: RunConfig, scenes: Scenes, rollouts: Rollouts) -> dict[str, t
     if table.games is not None:
         pool, tasks = games_of(config, table.games)
         found["games"] = (
-            replace(_changed(rollouts, table.temperature, table.games_max_turns), pool=pool, seats={}),
+            replace(
+                _changed(rollouts, table.temperature, table.games_max_turns), pool=pool, seats={}, home=build.GAMES
+            ),
             tasks,
         )
     return found
