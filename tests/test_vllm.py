@@ -296,8 +296,11 @@ def test_a_hanging_engine_is_a_fault_and_is_ended(policy: VllmPolicy, monkeypatc
     wait_for(lambda: not engines())  # it is killed without waiting for it
     with pytest.raises(PolicyFault, match="not started again"):
         ask(policy, [[11]])
-    monkeypatch.undo()
-    assert ask(policy, [[11]])[0].ids  # a further start is allowed again
+    monkeypatch.setattr("agentrl.policies.vllm.HEALTHY_S", 0.0)
+    monkeypatch.setattr(policy, "restarts", 1)
+    monkeypatch.setattr(policy, "timeout_s", 600.0)
+    policy._failures = 1  # of another time: an engine that lived long is started again, also where no update comes
+    assert ask(policy, [[11]])[0].ids and policy._failures == 1
 
 
 def test_an_adapter_is_sent_alone() -> None:

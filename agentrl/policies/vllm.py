@@ -12,7 +12,7 @@ rounding is the same; unlike the transformers policy's, the engine's rounding de
 Prompts that begin like an earlier one are computed from there (prefix caching), also across turns. An update empties the cache.
 A request whose caller is cancelled is aborted in the engine. An engine that dies or hangs is a fault of each request that it
 held (PolicyFault: the episode is retried by replay), and is started again with the weights it had, ``restarts`` times between two
-updates.
+updates, or after it has lived for an hour.
 """
 
 # What is not installed everywhere has no types everywhere.
@@ -43,6 +43,7 @@ from agentrl.policies.vllm_weights import WeightsFolder, has_adapter, head_size
 from agentrl.registry import register
 from agentrl.types import Completion, Finish, Sampling
 
+HEALTHY_S = 3600.0  # an engine that has lived so long has not failed for what made it fail before
 COLDEST = 0.01  # vLLM raises any lower temperature but 0 to this
 
 
@@ -107,7 +108,7 @@ class VllmPolicy:
         self._folder = WeightsFolder(size=size, adapter_alone=alone)
         self._llm: AsyncLLM | None = None
         self._adapter: LoRARequest | None = None
-        self._heard = 0.0  # when the engine last answered
+        self._started = self._heard = 0.0  # when the engine began, and when it last answered
         self._loop = LoopThread("vllm")
         try:
             self._base = self._folder.write_base(model) if alone else None
@@ -288,7 +289,7 @@ class VllmPolicy:
         # A start blocks this loop: nobody can be answered before it is over.
         llm = self._llm = start(self.settings, self._base or self._weights)
         self._adapter = None
-        self._heard = time.monotonic()
+        self._started = self._heard = time.monotonic()
         self.asleep = False
         if self._base is not None:
             await self._put(llm)
@@ -301,6 +302,8 @@ class VllmPolicy:
             if self._llm is not None and self._llm.errored:
                 self._bury(self._llm)
             if self._llm is None:
+                if time.monotonic() - self._started > HEALTHY_S:
+                    self._failures = 0  # a server takes no updates
                 if self._failures >= self.restarts:
                     raise PolicyFault(f"vLLM's engine has failed {self._failures + 1} times; it is not started again")
                 self._failures += 1
