@@ -140,6 +140,9 @@ def test_more_prompts_come_than_one_step_reads(policy: VllmPolicy, model: Any) -
 def test_what_it_cannot_do_is_said(policy: VllmPolicy) -> None:
     with pytest.raises(ConfigError, match=r"temperatures from 0\.01"):
         ask(policy, temperature=0.001)
+    for changes in ({"temperature": 3.0}, {"top_p": 0.0}):
+        with pytest.raises(ConfigError, match="vLLM does not sample so"):
+            ask(policy, **changes)
     with pytest.raises(ConfigError, match="refuses e=0"):
         ask(policy, [[11] * 600])
     assert ask(policy, [[11]])

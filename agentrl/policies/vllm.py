@@ -142,18 +142,21 @@ class VllmPolicy:
             raise ConfigError(
                 f"vLLM samples at temperatures from {COLDEST:g} on, and 0; {sampling.temperature:g} is neither"
             )
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            stop_token_ids=list(sampling.stop_ids),
-            ignore_eos=True,  # a turn ends with what the chat template ends it with
-            seed=seeding.seed(self.root_seed, "sampling", *sampling.key),
-            logprobs=0,  # of the sampled token alone
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        try:
+            return SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                stop_token_ids=list(sampling.stop_ids),
+                ignore_eos=True,  # a turn ends with what the chat template ends it with
+                seed=seeding.seed(self.root_seed, "sampling", *sampling.key),
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+        except (VLLMClientError, ValueError) as error:
+            raise ConfigError(f"vLLM does not sample so: {error}") from error
 
     async def _generate(self, prompt_ids: list[int], parameters: SamplingParams, request_id: str) -> Completion:
         async with self._slots:
