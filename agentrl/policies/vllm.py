@@ -12,7 +12,7 @@ rounding is the same; unlike the transformers policy's, the engine's rounding de
 Prompts that begin like an earlier one are computed from there (prefix caching), also across turns. An update empties the cache.
 A request whose caller is cancelled is aborted in the engine. An engine that dies or hangs is a fault of each request that it
 held (PolicyFault: the episode is retried by replay), and is started again with the weights it had, ``restarts`` times between two
-updates, or after it has lived for an hour.
+updates, and anew an hour after its last start (a server takes no updates).
 """
 
 # What is not installed everywhere has no types everywhere.
@@ -43,7 +43,7 @@ from agentrl.policies.vllm_weights import WeightsFolder, has_adapter, head_size
 from agentrl.registry import register
 from agentrl.types import Completion, Finish, Sampling
 
-HEALTHY_S = 3600.0  # an engine that has lived so long has not failed for what made it fail before
+HEALTHY_S = 3600.0  # after which an engine does not fail for what made it fail before
 COLDEST = 0.01  # vLLM raises any lower temperature but 0 to this
 
 
@@ -306,7 +306,7 @@ class VllmPolicy:
                 self._bury(self._llm)
             if self._llm is None:
                 if time.monotonic() - self._started > HEALTHY_S:
-                    self._failures = 0  # a server takes no updates
+                    self._failures = 0
                 if self._failures >= self.restarts:
                     raise PolicyFault(f"vLLM's engine has failed {self._failures + 1} times; it is not started again")
                 self._failures += 1
