@@ -356,21 +356,6 @@ def test_the_circuit_breaker_names_the_last_error_and_few_episodes() -> None:
     assert said.count("/member=") == 4 and said.endswith("and 9 more") and "\n" not in said
 
 
-@pytest.mark.parametrize(("n_well", "stops_at"), [(0, 16), (1, 51)])
-def test_of_a_long_panel_in_which_nothing_works_few_episodes_are_tried(n_well: int, stops_at: int) -> None:
-    class Failing(Corridor):
-        n = 0
-
-        def reset(self, **kwargs: Any):
-            Failing.n += 1
-            if Failing.n > n_well:
-                raise OSError("no server")
-            return super().reset(**kwargs)
-
-    with pytest.raises(TooManyFaults, match=f"^{stops_at} of 100 episodes failed"):
-        player(env=Failing, attempts=1, max_live=1).run([RolloutRequest(TASKS[0], 100)], KEY)
-
-
 @pytest.mark.parametrize("reward", [float("nan"), float("inf"), "much", None])
 def test_a_reward_that_is_no_number_is_a_fault(reward: Any) -> None:
     class Odd(Corridor):
