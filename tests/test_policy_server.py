@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -104,7 +108,13 @@ def test_a_stop_text_cuts_the_answer(url: str) -> None:
         ({"model": "other"}, 404, "'other' is not served here, but 'small' is"),
         ({"messages": []}, 400, "messages"),
         ({"messages": [{"role": "user", "content": 3}]}, 400, "content"),
-        ({"messages": [{"role": "nobody", "content": "a"}] * 2, "n": 2}, 400, '"n" = 2'),
+        ({"n": 2}, 400, '"n" = 2'),
+        ({"messages": [{"role": "<|end|>", "content": "a"}]}, 400, '"role" of system'),
+        ({"logprobs": True}, 400, '"logprobs" = True'),
+        ({"n": True}, 400, '"n" = True'),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format"),
+        ({"top_k": 5}, 400, "top_k"),
+        ({"max_tokens": 10**4000}, 400, "more than 20 digits"),
         ({"temperature": "hot"}, 400, "temperature"),
         ({"temperature": True}, 400, "temperature"),
         ({"top_p": 0.5}, 400, "whole distribution"),
@@ -114,6 +124,15 @@ def test_a_stop_text_cuts_the_answer(url: str) -> None:
         ({"stream": True}, 400, "stream"),
         ({"tools": [ADD]}, 400, "shows no tools"),
         ({"tools": [3]}, 400, "tools"),
+        (
+            {
+                "messages": [
+                    {"role": "assistant", "tool_calls": [{"function": {"name": "a", "arguments": "[" * 10**5}}]}
+                ]
+            },
+            400,
+            "the arguments as JSON",
+        ),
     ],
 )
 def test_what_cannot_be_answered_is_said(url: str, changes: dict[str, Any], status: int, words: str) -> None:
@@ -126,6 +145,115 @@ def test_a_request_that_is_none_is_refused(url: str) -> None:
     assert httpx.post(f"{url}/chat/completions", content=b"{").status_code == 400
     assert httpx.post(f"{url}/completions", json={}).status_code == 404
     assert httpx.get(f"{url}/nothing").status_code == 404
+
+
+def test_what_changes_nothing_may_stand_in_a_request(url: str) -> None:
+    usual = {"n": 1, "stream": False, "logprobs": False, "top_logprobs": None, "tool_choice": "auto", "top_k": -1}
+    plain = post(url, seed=3).json()
+    assert post(url, seed=3, frequency_penalty=0.0, user="me", **usual).json()["choices"] == plain["choices"]
+    assert httpx.get(f"{url}/models?api-version=1").status_code == 200
+
+
+def connected(url: str) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", httpx.URL(url).port or 0), timeout=30)
+
+
+def sent(url: str, data: bytes) -> bytes:
+    """What is answered to bytes."""
+    with connected(url) as connection:
+        connection.sendall(data)
+        return connection.recv(1 << 16)
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"Content-Length: " + b"9" * 5000, b"400"),
+        (b"Content-Length: -1", b"400"),
+        (b"Transfer-Encoding: chunked", b"400"),
+        (b"Content-Length: 1500000", b"413"),  # of 512 positions; what may be read is read while all others wait
+    ],
+)
+def test_a_body_of_unknown_or_hopeless_length_is_not_read(
+    line: bytes, status: bytes, url: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = sent(url, b"POST /v1/chat/completions HTTP/1.1\r\n" + line + b"\r\n\r\n")
+    assert found.startswith(b"HTTP/1.1 " + status) and b"Connection: close" in found
+    assert capfd.readouterr().err == ""
+
+
+class Held:
+    """An engine whose requests end when the test says so."""
+
+    def __init__(self) -> None:
+        self.asked: SimpleQueue[Future[Completion]] = SimpleQueue()
+
+    def submit(self, prompt_ids: Any, sampling: Sampling, request_id: str) -> Future[Completion]:
+        future: Future[Completion] = Future()
+        self.asked.put(future)
+        return future
+
+
+def request(**changes: Any) -> bytes:
+    body = json.dumps({"model": "small", "messages": HELLO, "max_tokens": 8, **changes}).encode()
+    return b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize("rudely", [True, False])
+def test_what_a_client_asked_for_that_vanishes_is_cancelled(rudely: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    engine = Held()
+    with serving(Answers(engine, Renderer(tokenizer()), "small", None)) as url:
+        client = connected(url)
+        client.sendall(request())
+        future, ended = engine.asked.get(timeout=30), threading.Event()
+        future.add_done_callback(lambda _: ended.set())
+        if rudely:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        client.close()
+        assert ended.wait(30) and future.cancelled()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_asks_for_more_before_it_is_answered_is_not_taken_for_gone() -> None:
+    engine = Held()
+    with serving(Answers(engine, Renderer(tokenizer()), "small", None)) as url, connected(url) as client:
+        client.sendall(request() + request())
+        for _ in range(2):
+            engine.asked.get(timeout=30).set_result(Completion([11], [0.0], "stop", 0))
+            assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+
+
+def test_a_mistake_of_the_server_s_own_is_500_and_told(capfd: pytest.CaptureFixture[str]) -> None:
+    engine = Held()
+    with serving(Answers(engine, Renderer(tokenizer()), "small", None)) as url, connected(url) as client:
+        client.sendall(request())
+        engine.asked.get(timeout=30).set_exception(ZeroDivisionError("oh"))
+        assert b"HTTP/1.1 500" in b"".join(iter(lambda: client.recv(1 << 16), b""))
+    assert "ZeroDivisionError: oh" in capfd.readouterr().err
+
+
+def test_a_batch_leaves_out_what_was_cancelled(answers: Answers) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    class Waiting(TransformersPolicy):
+        asked: list[str] = []  # noqa: RUF012
+
+        def generate_batch(self, requests: Any) -> list[Completion]:
+            begun.set()
+            assert release.wait(30)
+            self.asked.extend(each.id for each in requests)
+            return super().generate_batch(requests)
+
+    batching = Batching(Waiting(tiny_model(tokenizer())), batch_size=16)
+    first, second, third = (
+        batching.submit([11], Sampling(max_tokens=2, key=("e", n)), f"e={n}")
+        for n in range(3)
+        if n == 0 or begun.wait(30)
+    )
+    assert second.cancel()
+    release.set()
+    assert first.result().ids and third.result().ids
+    assert Waiting.asked == ["e=0", "e=2"]
 
 
 def test_a_conversation_that_does_not_fit_is_refused_as_clients_know_it(url: str) -> None:

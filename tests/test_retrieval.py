@@ -232,6 +232,16 @@ def test_a_bad_request_is_told_and_the_server_lives_on(body: Any) -> None:
         assert post(server.url, {"queries": []}).json() == {"result": []}
 
 
+@pytest.mark.parametrize(
+    "line", [b"Content-Length: " + b"9" * 5000, b"Content-Length: -1", b"Transfer-Encoding: chunked"]
+)
+def test_a_body_of_unknown_length_is_not_read(line: bytes, capfd: pytest.CaptureFixture[str]) -> None:
+    with serving() as server, socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=30) as client:
+        client.sendall(b"POST /retrieve HTTP/1.1\r\n" + line + b"\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 400")
+    assert capfd.readouterr().err == ""
+
+
 def test_who_leaves_before_the_answer_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
     left, asked, handled = threading.Event(), threading.Event(), threading.Event()
 

@@ -20,6 +20,7 @@ from agentrl.env import AwaitedEnv
 from agentrl.errors import AgentRLError, PolicyFault
 from agentrl.policies.base import Request
 from agentrl.rollouts import Ahead, EnvPool, Rollouts
+from agentrl.rollouts.batching import FreeBatches, Rounds
 from agentrl.rollouts.scheduler import Gate
 from agentrl.types import Completion, Outcome, RolloutRequest, Sampling
 
@@ -110,6 +111,48 @@ def test_a_programming_error_in_the_policy_is_raised_not_retried() -> None:
         player(Answering(answer), free=True).run([RolloutRequest(TASKS[0], 1)], KEY)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_one_that_is_cancelled_while_its_batch_is_answered_leaves_the_others_their_answers(fails: bool) -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def answer(request: Request) -> list[int]:
+        begun.set()
+        assert release.wait(WAIT_S)
+        if fails:
+            raise PolicyFault("out of memory")
+        return RIGHT
+
+    async def run() -> list[Any]:
+        batches = FreeBatches(Answering(answer))
+        asked = [asyncio.create_task(batches.generate([11], Sampling(), f"e={n}/turn=0")) for n in range(2)]
+        await asyncio.to_thread(begun.wait, WAIT_S)
+        asked[0].cancel()
+        await asyncio.wait(asked[:1])
+        release.set()
+        async with asyncio.timeout(WAIT_S):
+            found = await asyncio.gather(*asked, return_exceptions=True)
+        batches.close()
+        return found
+
+    cancelled, other = asyncio.run(run())
+    assert isinstance(cancelled, asyncio.CancelledError)
+    assert isinstance(other, PolicyFault) if fails else other.ids == RIGHT
+
+
+def test_a_round_does_not_wait_for_one_that_was_cancelled() -> None:
+    async def run() -> Completion:
+        rounds = Rounds(Answering(lambda request: RIGHT), live=2)
+        gone = asyncio.create_task(rounds.generate([11], Sampling(), "e=0/turn=0"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        rounds.leave()
+        async with asyncio.timeout(WAIT_S):
+            return await rounds.generate([11], Sampling(), "e=1/turn=0")
+
+    assert asyncio.run(run()).ids == RIGHT
+
+
 # ---- who is let in --------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +185,20 @@ def test_of_those_who_wait_the_lowest_rank_goes_first() -> None:
 
 def test_a_cancelled_one_takes_no_place() -> None:
     assert entered([0, 1, 2, 3], places=1, cancelled=[1, 2]) == [0, 3]
+
+
+def test_one_that_is_cancelled_in_the_moment_in_which_it_gets_a_place_gives_it_on() -> None:
+    async def run() -> None:
+        gate = Gate(1)
+        await gate.enter(0)
+        second = asyncio.create_task(gate.enter(1))
+        await asyncio.sleep(0)
+        gate.leave()  # the place is the second's, which has not gone on yet
+        second.cancel()
+        await asyncio.wait([second])
+        assert second.cancelled() and gate.free == 1
+
+    asyncio.run(run())
 
 
 # ---- ahead of training ----------------------------------------------------------------------------------------------

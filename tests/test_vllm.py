@@ -140,6 +140,9 @@ def test_more_prompts_come_than_one_step_reads(policy: VllmPolicy, model: Any) -
 def test_what_it_cannot_do_is_said(policy: VllmPolicy) -> None:
     with pytest.raises(ConfigError, match=r"temperatures from 0\.01"):
         ask(policy, temperature=0.001)
+    for changes in ({"temperature": 3.0}, {"top_p": 0.0}):
+        with pytest.raises(ConfigError, match="vLLM does not sample so"):
+            ask(policy, **changes)
     with pytest.raises(ConfigError, match="refuses e=0"):
         ask(policy, [[11] * 600])
     assert ask(policy, [[11]])
@@ -316,8 +319,11 @@ def test_a_hanging_engine_is_a_fault_and_is_ended(policy: VllmPolicy, monkeypatc
     wait_for(lambda: not engines())  # it is killed without waiting for it
     with pytest.raises(PolicyFault, match="not started again"):
         ask(policy, [[11]])
-    monkeypatch.undo()
-    assert ask(policy, [[11]])[0].ids  # a further start is allowed again
+    monkeypatch.setattr("agentrl.policies.vllm.HEALTHY_S", 0.0)
+    monkeypatch.setattr(policy, "restarts", 1)
+    monkeypatch.setattr(policy, "timeout_s", 600.0)
+    policy._failures = 1  # of another time: an engine that lived long is started again, also where no update comes
+    assert ask(policy, [[11]])[0].ids and policy._failures == 1
 
 
 def test_an_adapter_is_sent_alone() -> None:

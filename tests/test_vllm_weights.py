@@ -59,6 +59,22 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {f"{PREFIX}-{os.getppid()}-abc", "another", handed.path.name}
 
 
+def test_whose_folder_it_is_says_its_lock_and_not_a_number(tmp_path: Path) -> None:
+    """In another container every process here looks gone; and a number is given again to another process."""
+    living = WeightsFolder(place=tmp_path)
+    elsewhere = living.path.rename(tmp_path / f"{PREFIX}-99999999-abc")
+    left = tmp_path / f"{PREFIX}-{os.getppid()}-abc"
+    left.mkdir()
+    (left / ".lock").touch()
+    handed = WeightsFolder(place=tmp_path)
+    assert set(tmp_path.iterdir()) == {elsewhere, handed.path}
+    handed.close()
+    handed.close()  # twice is once
+    assert set(tmp_path.iterdir()) == {elsewhere}
+    elsewhere.rename(living.path)
+    living.close()
+
+
 def test_no_room_is_one_error_and_leaves_nothing(model: Any, tmp_path: Path, monkeypatch: Any) -> None:
     def full(*_: Any, **__: Any) -> None:
         raise OSError("No space left on device")
@@ -68,7 +84,7 @@ def test_no_room_is_one_error_and_leaves_nothing(model: Any, tmp_path: Path, mon
     monkeypatch.setattr("agentrl.policies.vllm_weights.save_file", full)
     with pytest.raises(AgentRLError, match=r"No space left on device; .* needs room for two copies"):
         handed.write(model, 1)
-    assert list(handed.path.iterdir()) == [before]
+    assert list(handed.path.glob("[!.]*")) == [before]
 
 
 def test_larger_heads_compute_the_same(model: Any) -> None:

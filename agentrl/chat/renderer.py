@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 ANCHOR = "\n"  # put before a text, and its ids taken away, where a tokenizer would write a space before every text
 SHORT, MANY = 200, 20_000  # characters of a text whose ids are kept; texts that are
+FRAMES = 2_000  # sequences of roles whose ids are kept: a server is asked in any
 _SLOT = re.compile("\ue000([0-9]+)\ue001")  # private-use characters: no tokenizer's template writes them
 CUT = "\ue002"  # stands inside of a token's name where it is only text
 _OURS = str.maketrans(dict.fromkeys("\ue000\ue001\ue002", "\ufffd"))
@@ -203,6 +204,8 @@ class Renderer:
         if order != list(range(len(roles))):
             raise ConfigError(f"the model's chat template drops or reorders messages with the roles {'/'.join(roles)}")
         frame = [self._encode_markup(piece) if piece else [] for piece in pieces[0::2]]
+        if len(self._frames) >= FRAMES:
+            self._frames.clear()
         self._frames[roles, opens] = frame
         return frame
 

@@ -4,17 +4,23 @@
     GET  /v1/models
 
 Messages are rendered by the model's own chat template, as in training: what stands in them cannot act as a special token. Calls of
-tools are read in Hermes' form. What cannot be answered is status 400 or 404 with an ``error`` in OpenAI's form; an engine that
-fails is 503, so that clients try again.
+tools are read in Hermes' form. What cannot be answered is status 400 or 404 with an ``error`` in OpenAI's form, also a field that
+would change the answer and is not known here; an engine that fails is 503, so that clients try again. What a client has asked for
+that is gone before the answer is cancelled.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import re
+import selectors
+import socket
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol
@@ -27,6 +33,17 @@ from agentrl.types import Completion, Message, Sampling, ToolCall
 
 MAX_BODY = 16 * 2**20
 MAX_TOOLS = 64  # sets of tools whose renderers are kept
+BODY, BODY_A_TOKEN = (
+    2**20,
+    64,
+)  # bytes that a body may have in any case, and further ones for each of the model's positions
+ROLES = ("system", "developer", "user", "assistant", "tool")  # a template may put a role between markers as it is
+# Fields that would change the answer, with the values that do not.
+FIXED: dict[str, tuple[Any, ...]] = {
+    "stream": (False,), "n": (1,), "logprobs": (False,), "top_logprobs": (0,), "response_format": ({"type": "text"},),
+    "tool_choice": ("auto", "none"), "frequency_penalty": (0,), "presence_penalty": (0,), "repetition_penalty": (1,),
+    "logit_bias": ({},), "top_k": (0, -1), "min_p": (0,), "min_tokens": (0,),
+}  # fmt: skip
 
 
 class Refused(Exception):
@@ -36,6 +53,10 @@ class Refused(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
+
+
+class Gone(Exception):
+    """Who asked has gone before there was an answer."""
 
 
 class Submits(Protocol):
@@ -71,6 +92,9 @@ class Batching:
                     batch.append(self._waiting.get_nowait())
             except Empty:
                 pass
+            batch = [(request, future) for request, future in batch if future.set_running_or_notify_cancel()]
+            if not batch:
+                continue
             try:
                 completions = self.policy.generate_batch([request for request, _ in batch])
             except Exception as error:  # whatever it is belongs to those who asked; the thread goes on
@@ -97,30 +121,39 @@ class Answers:
         """The answer to GET /v1/models."""
         return {"object": "list", "data": [{"id": self.name, "object": "model", "owned_by": "agentrl"}]}
 
-    def answer(self, body: Any) -> dict[str, Any]:
-        """The answer to a request's JSON. Raises Refused, and PolicyFault where the engine failed."""
+    @property
+    def max_body(self) -> int:
+        """Bytes of a request. While one is read into tokens all others wait, so what is far too long is not begun with."""
+        return MAX_BODY if self.limit is None else min(MAX_BODY, BODY + BODY_A_TOKEN * self.limit)
+
+    def answer(self, body: Any, client: socket.socket | None = None) -> dict[str, Any]:
+        """The answer to a request's JSON. Raises Refused, PolicyFault where the engine failed, and Gone where ``client`` closes its
+        connection before there is one."""
         if not isinstance(body, dict):
             raise Refused('wanted an object with "model" and "messages"')
         if body.get("model") != self.name:
             raise Refused(
                 f"the model '{body.get('model')}' is not served here, but '{self.name}' is", 404, "model_not_found"
             )
-        for name, usual in (("stream", False), ("n", 1)):
+        for name, usual in FIXED.items():
             given = body.get(name)
-            if given is not None and (given != usual or type(given) is not type(usual)):
-                raise Refused(f'"{name}" = {given!r} is not supported')
+            if given is not None and not any(
+                given == each and isinstance(given, bool) == isinstance(each, bool) for each in usual
+            ):
+                raise Refused(f'"{name}" = {_shown(given)} is not supported; leave it out')
         number = next(self._numbers)
         try:
             with self._rendering:
                 renderer = self._renderer_of(body.get("tools"))
                 prompt_ids = renderer.prompt(_messages(body.get("messages")))
             sampling = self._sampling(body, len(prompt_ids), renderer.stop_ids, number)
-            done = self.engine.submit(prompt_ids, sampling, f"request={number}").result()
+            done = awaited(self.engine.submit(prompt_ids, sampling, f"request={number}"), client)
         except ConfigError as error:
             raise Refused(str(error)) from error
         with self._rendering:
             text = renderer.decode(done.ids)
-        message, finish = _message(text, done.finish, _stops(body), bool(body.get("tools")))
+        tools = bool(body.get("tools")) and body.get("tool_choice") != "none"
+        message, finish = _message(text, done.finish, _stops(body), tools)
         usage = {"prompt_tokens": len(prompt_ids), "completion_tokens": len(done.ids)}
         return {
             "id": f"chatcmpl-{number}",
@@ -148,16 +181,16 @@ class Answers:
         wanted = body.get("max_completion_tokens", body.get("max_tokens"))
         room = None if self.limit is None else self.limit - n_prompt
         if wanted is not None and (type(wanted) is not int or wanted < 1):
-            raise Refused(f'wanted "max_tokens" as an integer from 1 on; got {wanted!r}')
+            raise Refused(f'wanted "max_tokens" as an integer from 1 on; got {_shown(wanted)}')
         if room is not None and room < (wanted or 1):
-            asked = f" and {wanted} of a completion" if wanted else ""
+            asked = f" and {_shown(wanted)} of a completion" if wanted else ""
             raise Refused(
                 f"this model's maximum context length is {self.limit} tokens, and the messages have {n_prompt}{asked}",
                 code="context_length_exceeded",
             )
         seed = body.get("seed")
         if seed is not None and type(seed) is not int:
-            raise Refused(f'wanted "seed" as an integer; got {seed!r}')
+            raise Refused(f'wanted "seed" as an integer; got {_shown(seed)}')
         key = ("request", number) if seed is None else ("seed", seed)
         return Sampling(temperature, top_p, wanted or room or 1024, stop_ids, key)
 
@@ -167,12 +200,49 @@ def _is_tool(value: Any) -> bool:
     return isinstance(function, dict) and isinstance(function.get("name"), str)
 
 
+def awaited(future: Future[Completion], client: socket.socket | None) -> Completion:
+    """The completion. Raises what it raises; where ``client`` closes its connection before, cancels it and raises Gone."""
+    if client is None:
+        return future.result()
+    mine, other = socket.socketpair()
+    with mine, other, selectors.DefaultSelector() as selector:
+        other.setblocking(False)
+        selector.register(mine, selectors.EVENT_READ)
+        selector.register(client, selectors.EVENT_READ)
+        future.add_done_callback(lambda _: _wake(other))
+        while not future.done():
+            if any(key.fileobj is client for key, _ in selector.select()):
+                if _closed(client):
+                    future.cancel()
+                    raise Gone
+                selector.unregister(client)  # it asks for more already: that is read when this is answered
+    return future.result()
+
+
+def _wake(waiting: socket.socket) -> None:
+    with suppress(OSError):  # nobody waits any more
+        waiting.send(b"x")
+
+
+def _closed(client: socket.socket) -> bool:
+    try:
+        return not client.recv(1, socket.MSG_PEEK)
+    except ConnectionError:
+        return True
+
+
+def _shown(value: Any) -> str:
+    """A value of a request in a message for who asked."""
+    text = repr(value) if not isinstance(value, int) or abs(value) < 10**20 else "a number of more than 20 digits"
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def _number(body: dict[str, Any], name: str, default: float, low: float, high: float) -> float:
     value = body.get(name)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        raise Refused(f'wanted "{name}" as a number from {low:g} to {high:g}; got {value!r}')
+        raise Refused(f'wanted "{name}" as a number from {low:g} to {high:g}; got {_shown(value)}')
     return float(value)
 
 
@@ -192,8 +262,8 @@ def _messages(given: Any) -> list[Message]:
 
 def _read(message: Any) -> Message:
     """A message as the renderer takes it: its text, with the calls that an assistant made."""
-    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise Refused('wanted each message as an object with "role" and "content"')
+    if not isinstance(message, dict) or message.get("role") not in ROLES:
+        raise Refused(f'wanted each message as an object with "content" and a "role" of {", ".join(ROLES)}')
     content = message.get("content")
     if isinstance(content, list):
         if not all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in content):
@@ -204,7 +274,7 @@ def _read(message: Any) -> Message:
         raise Refused('wanted "content" as a text')
     try:
         made = [ToolCall(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in calls]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise Refused('wanted "tool_calls" as {"function": {"name", "arguments"}}, the arguments as JSON') from error
     texts = [content or "", Hermes().render(made)] if made else [content or ""]
     return {"role": message["role"], "content": "\n".join(filter(None, texts))}
@@ -243,6 +313,11 @@ class PolicyServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise ConfigError(f"cannot listen on {host}:{port}: {error}; give another --port or --host") from error
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tells of what went wrong with a request, unless it is that who asked has gone."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError | Gone):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """What a client is given."""
@@ -256,26 +331,38 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 120  # seconds that a connection may be silent
 
     def do_POST(self) -> None:
-        if self.path.rstrip("/") != "/v1/chat/completions":
+        if self._place() != "/v1/chat/completions":
             return self._fail(404, f"nothing is at {self.path}; POST to /v1/chat/completions", "not_found")
         try:
             assert isinstance(self.server, PolicyServer)
-            self._write(200, self.server.answers.answer(self._body()))
+            answers = self.server.answers
+            reply = answers.answer(self._body(answers.max_body), self.connection)
         except Refused as error:
-            self._fail(error.status, str(error), error.code)
+            return self._fail(error.status, str(error), error.code)
         except PolicyFault as error:
-            self._fail(503, str(error), "engine_failed")
+            return self._fail(503, str(error), "engine_failed")
+        except (Gone, ConnectionError, TimeoutError):
+            raise
+        except Exception as error:  # a mistake of ours: who asked shall not wait, and it is told of here
+            self._fail(500, f"the server failed: {type(error).__name__}: {error}", "server_error")
+            raise
+        self._write(200, reply)
 
     def do_GET(self) -> None:
         assert isinstance(self.server, PolicyServer)
-        if self.path.rstrip("/") != "/v1/models":
+        if self._place() != "/v1/models":
             return self._fail(404, f"nothing is at {self.path}; GET /v1/models", "not_found")
         self._write(200, self.server.answers.models())
 
-    def _body(self) -> Any:
+    def _place(self) -> str:
+        return self.path.partition("?")[0].rstrip("/")
+
+    def _body(self, most: int) -> Any:
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY:
-            raise Refused(f"wanted a Content-Length of at most {MAX_BODY}")
+        if self.headers.get("Transfer-Encoding") or not re.fullmatch("[0-9]{1,18}", length):
+            raise Refused("wanted a body with a Content-Length, and no Transfer-Encoding")
+        if int(length) > most:
+            raise Refused(f"wanted at most {most} bytes; got {int(length)}", 413, "context_length_exceeded")
         try:
             return json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError) as error:

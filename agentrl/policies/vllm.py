@@ -12,7 +12,7 @@ rounding is the same; unlike the transformers policy's, the engine's rounding de
 Prompts that begin like an earlier one are computed from there (prefix caching), also across turns. An update empties the cache.
 A request whose caller is cancelled is aborted in the engine. An engine that dies or hangs is a fault of each request that it
 held (PolicyFault: the episode is retried by replay), and is started again with the weights it had, ``restarts`` times between two
-updates.
+updates, and anew an hour after its last start (a server takes no updates).
 """
 
 # What is not installed everywhere has no types everywhere.
@@ -46,6 +46,7 @@ from agentrl.registry import register
 from agentrl.types import Completion, Finish, Sampling
 from agentrl.work import Work
 
+HEALTHY_S = 3600.0  # after which an engine does not fail for what made it fail before
 COLDEST = 0.01  # vLLM raises any lower temperature but 0 to this
 
 
@@ -112,7 +113,7 @@ class VllmPolicy:
         self._folder = WeightsFolder(size=size, adapter_alone=alone)
         self._llm: AsyncLLM | None = None
         self._adapter: LoRARequest | None = None
-        self._heard = 0.0  # when the engine last answered
+        self._started = self._heard = 0.0  # when the engine began, and when it last answered
         self._loop = LoopThread("vllm")
         try:
             self._base = self._folder.write_base(model) if alone else None
@@ -146,18 +147,21 @@ class VllmPolicy:
             raise ConfigError(
                 f"vLLM samples at temperatures from {COLDEST:g} on, and 0; {sampling.temperature:g} is neither"
             )
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            stop_token_ids=list(sampling.stop_ids),
-            ignore_eos=True,  # a turn ends with what the chat template ends it with
-            seed=seeding.seed(self.root_seed, "sampling", *sampling.key),
-            logprobs=0,  # of the sampled token alone
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        try:
+            return SamplingParams(
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                max_tokens=sampling.max_tokens,
+                stop_token_ids=list(sampling.stop_ids),
+                ignore_eos=True,  # a turn ends with what the chat template ends it with
+                seed=seeding.seed(self.root_seed, "sampling", *sampling.key),
+                logprobs=0,  # of the sampled token alone
+                flat_logprobs=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+        except (VLLMClientError, ValueError) as error:
+            raise ConfigError(f"vLLM does not sample so: {error}") from error
 
     async def _generate(self, prompt_ids: list[int], parameters: SamplingParams, request_id: str) -> Completion:
         async with self._slots:
@@ -307,7 +311,7 @@ class VllmPolicy:
         # A start blocks this loop: nobody can be answered before it is over.
         llm = self._llm = start(self.settings, self._base or self._weights)
         self._adapter = None
-        self._heard = time.monotonic()
+        self._started = self._heard = time.monotonic()
         self.asleep = False
         if self._base is not None:
             await self._put(llm)
@@ -320,6 +324,8 @@ class VllmPolicy:
             if self._llm is not None and self._llm.errored:
                 self._bury(self._llm)
             if self._llm is None:
+                if time.monotonic() - self._started > HEALTHY_S:
+                    self._failures = 0
                 if self._failures >= self.restarts:
                     raise PolicyFault(f"vLLM's engine has failed {self._failures + 1} times; it is not started again")
                 self._failures += 1

@@ -13,12 +13,14 @@ queries carry the factor by which the scale 1/√size would shrink.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from agentrl.errors import AgentRLError, ConfigError
 
 SHARED_MEMORY = Path("/dev/shm")
 PREFIX = "agentrl-weights"
+LOCK = ".lock"  # in a folder, held for the life of the process that made it
 _LEFT = re.compile(rf"{PREFIX}-([0-9]+)-")
 PADDED = ("qwen2", "llama")  # families whose heads can grow: no norm over a head, default rotary positions
 _HEADS = re.compile(r"\.self_attn\.([qkvo])_proj\.(weight|bias)$")
@@ -106,7 +109,7 @@ class WeightsFolder:
 
     ``size``: of the heads, where they must be larger than the model's own. ``adapter_alone``: of an adapted model, ``write``
     writes the adapter only, ``write_base`` what it belongs on. Folders that processes which are gone have left are removed
-    first. Raises AgentRLError where there is no room.
+    first: those whose ``.lock`` nobody holds. Raises AgentRLError where there is no room.
     """
 
     def __init__(self, *, size: int | None = None, adapter_alone: bool = False, place: Path | None = None) -> None:
@@ -116,6 +119,9 @@ class WeightsFolder:
         _remove_left(where)
         self._folder = tempfile.TemporaryDirectory(prefix=f"{PREFIX}-{os.getpid()}-", dir=where)
         self.path = Path(self._folder.name)
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._last: Path | None = None
         self._n = 0
 
@@ -167,13 +173,34 @@ class WeightsFolder:
         save_file(held, folder / "model.safetensors", metadata={"format": "pt"})
 
     def close(self) -> None:
-        """Removes everything."""
+        """Removes everything; twice is once."""
         self._folder.cleanup()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
 
 def _remove_left(where: Path) -> None:
     """Shared memory outlives a process that is killed; what such a one has left is removed."""
     for path in where.glob(f"{PREFIX}-*"):
-        found = _LEFT.match(path.name)
-        if found is not None and not Path(f"/proc/{found[1]}").exists():
+        if _is_left(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    """Whether whoever made a folder is gone. The number of a process says nothing where containers share the memory (vLLM's
+    images run with --ipc=host), and is given again: the lock decides, and the number only where there is none."""
+    try:
+        handle = os.open(path / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        found = _LEFT.match(path.name)
+        return found is not None and not Path(f"/proc/{found[1]}").exists()
+    except OSError:  # somebody else's
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True

@@ -30,7 +30,7 @@ from typing import Any
 
 from agentrl.errors import ConfigError, UserError
 from agentrl.remote.client import RemoteEnv, task_of
-from agentrl.remote.server import EnvServer, serve
+from agentrl.remote.server import CannotListen, EnvServer, serve
 
 __all__ = ["EnvServer", "RemoteEnv", "serve", "served"]
 
@@ -42,5 +42,5 @@ def served(
     and what making an environment raises."""
     try:
         return EnvServer(factory, host, port, name=name, decode=task_of, user_errors=(UserError,), **limits)
-    except (OSError, OverflowError) as error:
+    except CannotListen as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error}; give another --port or --host") from error

@@ -5,8 +5,9 @@ environment that needs an old Python:
 
 ``make_env()`` returns an object with Gymnasium's ``reset(seed=, options={"task": task})`` and ``step(action)``, and with
 ``tasks(split)``, a sequence of tasks: objects with the fields of ``agentrl.types.Task``, or dictionaries. Each session is
-one environment and one thread, which alone calls it. One that hangs keeps its thread until the server ends; a client that
-has waited long enough leaves the session and opens another.
+one environment and one thread, which alone calls it. One that hangs keeps its thread and its place among ``max_sessions`` until the
+server ends; a client that has waited long enough leaves the session and opens another. SIGTERM and Ctrl-C end the server, which
+lets each environment close.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import itertools
 import json
 import queue
 import re
+import signal
 import sys
 import threading
 import time
@@ -27,11 +29,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-HOOKS = ("state_key", "oracle", "vocabulary", "find_task")
+CATALOGUE_HOOKS = ("vocabulary", "find_task")
+HOOKS = ("state_key", "oracle", *CATALOGUE_HOOKS)
 MAX_BODY = 16 * 2**20
 MAX_TASKS = 1000  # of one reply
 MAX_SESSIONS = 256
 IDLE_S = 900.0
+_NUMBER = re.compile(r"[0-9]{1,18}\Z")  # Python refuses to read thousands of digits
+CLOSING_S = (
+    5.0  # that environments have to close before a session is refused for want of places, and before the server ends
+)
+
+
+class CannotListen(OSError):
+    """An address that is taken, or is none of this machine's."""
 
 
 class Refused(Exception):
@@ -42,32 +53,70 @@ class Refused(Exception):
         self.status, self.kind = status, kind
 
 
-class Session:
-    """One environment and the thread that alone makes and calls it."""
+def _gone(key: str) -> Refused:
+    name = f"session {key}" if key else "such session"
+    return Refused(404, "session", f"there is no {name} (any more): the server was started again, or it was idle")
 
-    def __init__(self, factory: Callable[[], Any]) -> None:
+
+class Session:
+    """One environment and the thread that alone makes and calls it. ``waiting`` counts the calls that have no answer yet;
+    ``ended`` is set, and ``on_end`` called, when the environment has been closed."""
+
+    def __init__(self, factory: Callable[[], Any], on_end: Callable[[], None] = lambda: None) -> None:
         self.used = time.monotonic()
+        self.waiting = 0
+        self.ended = threading.Event()
+        self._on_end = on_end
+        self._closed = False
+        self._lock = threading.Lock()
         self._calls: queue.SimpleQueue[tuple[Callable[[Any], Any], list[Any], threading.Event] | None] = (
             queue.SimpleQueue()
         )
-        threading.Thread(target=self._serve, args=(factory,), daemon=True).start()
-        self.ask(lambda env: None)  # raises what making it raises
+        threading.Thread(target=self._run, args=(factory,), daemon=True).start()
+        try:
+            self.ask(lambda env: None)
+        except BaseException:  # what making it raises
+            self.close()
+            raise
 
     def ask(self, call: Callable[[Any], Any]) -> Any:
-        """What ``call(environment)`` gives. Raises what it raises."""
-        self.used = time.monotonic()
+        """What ``call(environment)`` gives. Raises what it raises, and Refused where the session was closed."""
         answer: list[Any] = []
         answered = threading.Event()
-        self._calls.put((call, answer, answered))
+        with self._lock:
+            if self._closed:
+                raise _gone("")
+            self.waiting += 1
+            self._calls.put((call, answer, answered))
         answered.wait()
-        self.used = time.monotonic()
-        if isinstance(answer[0], BaseException):
+        with self._lock:
+            self.waiting -= 1
+            self.used = time.monotonic()
+        if isinstance(answer[0], Exception):
             raise answer[0]
+        if isinstance(answer[0], BaseException):  # an environment that wants to end the process ends its session
+            self.close()
+            raise RuntimeError(f"the environment raised {answer[0]!r}") from answer[0]
         return answer[1]
 
+    def idle(self, seconds: float) -> bool:
+        """Whether nothing has been asked of it for so long; one at work is not idle, however long that takes."""
+        with self._lock:
+            return self.ended.is_set() or (not self.waiting and time.monotonic() - self.used > seconds)
+
     def close(self) -> None:
-        """Ends the thread after what it is doing; its environment is closed there."""
-        self._calls.put(None)
+        """Ends the thread after what it has been asked for; its environment is closed there."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._calls.put(None)
+
+    def _run(self, factory: Callable[[], Any]) -> None:
+        try:
+            self._serve(factory)
+        finally:
+            self.ended.set()
+            self._on_end()
 
     def _serve(self, factory: Callable[[], Any]) -> None:
         env: Any = None
@@ -88,8 +137,8 @@ class Session:
 
 class EnvServer(ThreadingHTTPServer):
     """Listens at once; ``serve_forever`` answers. ``port`` 0 takes a free one. ``decode`` makes the environment's task of a
-    task's fields, ``user_errors`` are exceptions that a client's user can mend. Sessions that nobody has used for ``idle_s``
-    seconds are closed."""
+    task's fields, ``user_errors`` are exceptions that a client's user can mend. At most ``max_sessions`` environments are there
+    for sessions, those included that hang or are closing; sessions that nobody has used for ``idle_s`` seconds are closed."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -109,10 +158,21 @@ class EnvServer(ThreadingHTTPServer):
         self.factory, self.name, self.decode, self.user_errors = factory, name, decode, user_errors
         self.max_sessions, self.idle_s = max_sessions, idle_s
         self.sessions: dict[str, Session] = {}
-        self.lock = threading.Lock()
+        self.leaving: list[Session] = []  # closed, with an environment that may be there still
+        self.opening = 0
+        self.catalogue: Any = None  # a session that lists tasks
+        self.lock = threading.Condition()  # told of sessions that have ended
         self.numbers = itertools.count()
-        self.catalogue = Session(factory)  # lists tasks; raises what making an environment raises
-        super().__init__((host, port), _Handler)
+        self.replacing = threading.Lock()
+        try:
+            super().__init__((host, port), _Handler)
+        except (OSError, OverflowError) as error:
+            raise CannotListen(str(error)) from error
+        try:
+            self.catalogue = Session(factory)
+        except BaseException:  # what making an environment raises
+            self.server_close()
+            raise
 
     @property
     def url(self) -> str:
@@ -120,25 +180,45 @@ class EnvServer(ThreadingHTTPServer):
         host, port = self.server_address[:2]
         return f"http://{host!s}:{port}"
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Tells of what went wrong with a request, unless it is that who asked has gone."""
+        if not isinstance(sys.exc_info()[1], (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
     def service_actions(self) -> None:
         """Closes what is idle; called by ``serve_forever`` between requests."""
-        oldest = time.monotonic() - self.idle_s
         with self.lock:
-            idle = [key for key, session in self.sessions.items() if session.used < oldest]
-            closing = [self.sessions.pop(key) for key in idle]
-        for session in closing:
-            session.close()
+            idle = [key for key, session in self.sessions.items() if session.idle(self.idle_s)]
+        for key in idle:
+            self.close_session(key)
 
     def server_close(self) -> None:
-        """Stops listening and closes every session."""
+        """Stops listening and closes every session; waits some seconds for their environments to close."""
         super().server_close()
         with self.lock:
-            closing = [self.catalogue, *self.sessions.values()]
+            closing = [*self.sessions.values(), *self.leaving, *([] if self.catalogue is None else [self.catalogue])]
             self.sessions.clear()
         for session in closing:
             session.close()
+        ends = time.monotonic() + CLOSING_S
+        for session in closing:
+            session.ended.wait(max(0.0, ends - time.monotonic()))
 
     # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def look(self, call: Callable[[Any], Any]) -> Any:
+        """What ``call`` gives of an environment that plays no session. One that fails may have died, and is replaced once."""
+        catalogue = self.catalogue
+        try:
+            return catalogue.ask(call)
+        except Exception as error:
+            if isinstance(error, (Refused, *self.user_errors)):
+                raise
+            with self.replacing:
+                if self.catalogue is catalogue:  # nobody has replaced it meanwhile
+                    self.catalogue = Session(self.factory)
+                    catalogue.close()
+            return self.catalogue.ask(call)
 
     def about(self) -> dict[str, Any]:
         def look(env: Any) -> dict[str, Any]:
@@ -147,7 +227,7 @@ class EnvServer(ThreadingHTTPServer):
             tools = _attribute(env, "tools")
             return found if tools is None else {**found, "tools": tools}
 
-        return self.catalogue.ask(look)
+        return self.look(look)
 
     def tasks(self, split: str, start: int, n: int) -> dict[str, Any]:
         def look(env: Any) -> dict[str, Any]:
@@ -157,22 +237,42 @@ class EnvServer(ThreadingHTTPServer):
             found: Any = listed(split)
             return {"n": len(found), "tasks": [_fields(found[at]) for at in range(start, min(start + n, len(found)))]}
 
-        return self.catalogue.ask(look)
+        return self.look(look)
 
     def open(self) -> dict[str, Any]:
-        with self.lock:
-            full = len(self.sessions) >= self.max_sessions
-            key = str(next(self.numbers))
-        if full:
-            raise Refused(503, "environment", f"all {self.max_sessions} sessions are in use")
-        session = Session(self.factory)
-        with self.lock:
-            self.sessions[key] = session
+        key = self._place()
+        try:
+            session = Session(self.factory, self._tell)
+            with self.lock:
+                self.sessions[key] = session
+        finally:
+            with self.lock:
+                self.opening -= 1
         return {"session": key}
+
+    def _tell(self) -> None:
+        with self.lock:
+            self.leaving = [session for session in self.leaving if not session.ended.is_set()]
+            self.lock.notify_all()
+
+    def _place(self) -> str:
+        """Takes a place, and waits for one where environments are just closing. Raises Refused where all are taken."""
+        with self.lock:
+            self.lock.wait_for(lambda: self._room() or not self.leaving, CLOSING_S)
+            if not self._room():
+                hang = f"; {len(self.leaving)} of them were left, but hang" if self.leaving else ""
+                raise Refused(503, "environment", f"all {self.max_sessions} sessions are in use{hang}")
+            self.opening += 1
+            return str(next(self.numbers))
+
+    def _room(self) -> bool:
+        return len(self.sessions) + self.opening + len(self.leaving) < self.max_sessions
 
     def close_session(self, key: str) -> dict[str, Any]:
         with self.lock:
             session = self.sessions.pop(key, None)
+            if session is not None and not session.ended.is_set():
+                self.leaving.append(session)
         if session is not None:
             session.close()
         return {}
@@ -181,15 +281,16 @@ class EnvServer(ThreadingHTTPServer):
         with self.lock:
             found = self.sessions.get(key)
         if found is None:
-            raise Refused(
-                404, "session", f"there is no session {key} (any more): the server was started again, or it was idle"
-            )
+            raise _gone(key)
         return found
 
     def reset(self, session: Session, body: dict[str, Any]) -> dict[str, Any]:
         seed = _wanted(body, "seed", (int, type(None)))
         task = _wanted(body, "task", (dict, str, type(None)))
-        chosen = self.decode(task) if isinstance(task, dict) else task
+        try:
+            chosen = self.decode(task) if isinstance(task, dict) else task
+        except Exception as error:  # whatever makes a task of it says
+            raise Refused(400, "request", f"'task' is none: {error}") from error
         options = {} if chosen is None else {"task": chosen}
         observation, info = session.ask(lambda env: env.reset(seed=seed, options=options))
         return {"observation": observation, "info": _plain(info, "info")}
@@ -205,10 +306,12 @@ class EnvServer(ThreadingHTTPServer):
             "info": _plain(info, "info"),
         }
 
-    def call(self, session: Session, body: dict[str, Any]) -> dict[str, Any]:
+    def call(self, session: Session | None, body: dict[str, Any]) -> dict[str, Any]:
+        """A hook of a session's environment; without a session, of one that has no episode."""
         name, args = _wanted(body, "name", (str,)), _wanted(body, "args", (list,))
-        if name not in HOOKS:
-            raise Refused(400, "request", f"nothing to call is named {name!r}; there are {', '.join(HOOKS)}")
+        hooks = CATALOGUE_HOOKS if session is None else HOOKS
+        if name not in hooks:
+            raise Refused(400, "request", f"nothing to call is named {name!r}; there are {', '.join(hooks)}")
 
         def ask(env: Any) -> Any:
             method = _attribute(env, name)
@@ -217,7 +320,7 @@ class EnvServer(ThreadingHTTPServer):
             found = method(*args)
             return _fields(found) if name == "find_task" else _plain(found, name)
 
-        return {"value": session.ask(ask)}
+        return {"value": self.look(ask) if session is None else session.ask(ask)}
 
     def answer(self, method: str, path: str, query: dict[str, list[str]], body: dict[str, Any]) -> dict[str, Any]:
         """The reply to a request. Raises Refused, and what the environment raises."""
@@ -227,7 +330,7 @@ class EnvServer(ThreadingHTTPServer):
             start, n = (_number(query, key, usual) for key, usual in (("start", 0), ("n", MAX_TASKS)))
             return self.tasks(query.get("split", ["train"])[0], start, min(n, MAX_TASKS))
         if (method, path) == ("POST", "/call"):
-            return self.call(self.catalogue, body)
+            return self.call(None, body)
         if (method, path) == ("POST", "/sessions"):
             return self.open()
         found = re.fullmatch(r"/sessions/(\w+)(?:/(reset|step|call))?", path)
@@ -250,23 +353,24 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body()
         except Refused as error:  # its body was not read, or cannot be trusted to end where it says
             self.close_connection = True
-            return self._write(error.status, {"error": str(error), "kind": error.kind})
+            return self._write(error.status, _json({"error": str(error), "kind": error.kind}))
         try:
-            reply = self.server.answer(self.command, unquote(parts.path).rstrip("/"), parse_qs(parts.query), body)
-            self._write(200, reply)
+            path = unquote(parts.path).rstrip("/")
+            status, data = 200, _json(self.server.answer(self.command, path, parse_qs(parts.query), body))
         except Refused as error:
-            self._write(error.status, {"error": str(error), "kind": error.kind})
+            status, data = error.status, _json({"error": str(error), "kind": error.kind})
         except Exception as error:  # of the environment
             kind = "user" if isinstance(error, self.server.user_errors) else "environment"
             text = str(error) if kind == "user" else f"{type(error).__name__}: {error}"
-            self._write(422 if kind == "user" else 500, {"error": text, "kind": kind})
+            status, data = 422 if kind == "user" else 500, _json({"error": text, "kind": kind})
+        self._write(status, data)
 
-    do_GET = do_POST = do_DELETE = _serve
+    do_GET = do_POST = do_DELETE = do_PUT = do_PATCH = _serve
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY:
-            raise Refused(400, "request", f"wanted a Content-Length of at most {MAX_BODY}")
+        if self.headers.get("Transfer-Encoding") or not _NUMBER.match(length) or int(length) > MAX_BODY:
+            raise Refused(400, "request", f"wanted a Content-Length of at most {MAX_BODY}, and no Transfer-Encoding")
         data = self.rfile.read(int(length))
         try:
             found = json.loads(data) if data else {}
@@ -276,8 +380,7 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(400, "request", "wanted a JSON object")
         return found
 
-    def _write(self, status: int, reply: dict[str, Any]) -> None:
-        data = json.dumps(reply).encode()
+    def _write(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
@@ -288,6 +391,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing on standard error: a line a turn would be the slowest part."""
+
+
+def _json(reply: dict[str, Any]) -> bytes:
+    return json.dumps(reply).encode()
 
 
 def _attribute(env: Any, name: str) -> Any:
@@ -330,8 +437,8 @@ def _wanted(body: dict[str, Any], key: str, kinds: tuple[type, ...]) -> Any:
 
 def _number(query: dict[str, list[str]], key: str, usual: int) -> int:
     text = query.get(key, [str(usual)])[0]
-    if not text.isascii() or not text.isdigit():
-        raise Refused(400, "request", f"wanted {key} as a number from 0, got {text!r}")
+    if not _NUMBER.match(text):
+        raise Refused(400, "request", f"wanted {key} as a number from 0, got {text[:40]!r}")
     return int(text)
 
 
@@ -351,6 +458,7 @@ def main() -> None:
     parser.add_argument("--max-sessions", type=int, default=MAX_SESSIONS)
     args = parser.parse_args()
     sys.path.insert(0, "")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: environments close
     module, _, name = args.factory.partition(":")
     factory = getattr(importlib.import_module(module), name)
     with contextlib.suppress(KeyboardInterrupt):

@@ -9,6 +9,7 @@ passage that cannot be read 500, a retriever that is down 503.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,8 +90,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> Any:
         length = self.headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit() or int(length) > MAX_BODY:
-            raise BadRequest(f"wanted a Content-Length of at most {MAX_BODY}")
+        # Python refuses to read a number of thousands of digits.
+        chunked = self.headers.get("Transfer-Encoding")
+        if chunked or not re.fullmatch("[0-9]{1,18}", length) or int(length) > MAX_BODY:
+            raise BadRequest(f"wanted a Content-Length of at most {MAX_BODY}, and no Transfer-Encoding")
         try:
             return json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError) as error:

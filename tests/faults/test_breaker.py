@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy_runs
 from drivers import Nursery
+from test_rollouts import KEY, TASKS, player
 from toy_runs import summary, tiny
+from toys import Corridor
 
 from agentrl.console import Progress
 from agentrl.errors import TooManyFaults
 from agentrl.evaluator import evaluate
 from agentrl.store import read_trajectories
 from agentrl.trainer import train
+from agentrl.types import RolloutRequest
 
 TIS = 'algorithm.token_weights=[{name = "tis"}]'
 
@@ -83,3 +87,18 @@ def test_an_evaluation_keeps_its_faults_or_says_how_to(tmp_path: Path, monkeypat
     result = evaluate("faulty:faults/Household-v0", "random", 6, out=tmp_path / "found", resume=True)
     plain = evaluate("faulty:faults/Household-v0", "random", 6)
     assert (result["n"], result["faults"], result["mean_turns"]) == (6, 0, plain["mean_turns"])
+
+
+@pytest.mark.parametrize(("n_well", "stops_at"), [(0, 16), (1, 51)])
+def test_of_a_long_panel_in_which_nothing_works_few_episodes_are_tried(n_well: int, stops_at: int) -> None:
+    class Failing(Corridor):
+        n = 0
+
+        def reset(self, **kwargs: Any):
+            Failing.n += 1
+            if Failing.n > n_well:
+                raise OSError("no server")
+            return super().reset(**kwargs)
+
+    with pytest.raises(TooManyFaults, match=f"^{stops_at} of 100 episodes failed"):
+        player(env=Failing, attempts=1, max_live=1).run([RolloutRequest(TASKS[0], 100)], KEY)
