@@ -2,6 +2,8 @@
 
 from agentrl.agents.base import Agent, Decision, Episode, Session, View
 from agentrl.agents.chat import ChatAgent
+from agentrl.agents.critic import CriticGraph
+from agentrl.agents.flow import AgentFlow, Caller, FlowAgent
 from agentrl.agents.memory import Append, Window
 from agentrl.agents.messages import MessageAgent
 from agentrl.agents.person import PersonAgent
@@ -9,12 +11,16 @@ from agentrl.agents.plain import DemonstratorAgent, ExpertAgent, OracleAgent, Ra
 
 __all__ = [
     "Agent",
+    "AgentFlow",
     "Append",
+    "Caller",
     "ChatAgent",
+    "CriticGraph",
     "Decision",
     "DemonstratorAgent",
     "Episode",
     "ExpertAgent",
+    "FlowAgent",
     "MessageAgent",
     "OracleAgent",
     "PersonAgent",
