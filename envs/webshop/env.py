@@ -41,6 +41,17 @@ OVER = "The shop is closed: the purchase is made."
 Snapshot = tuple[Task, State, frozenset[int]]
 
 
+class Actions(list[str]):
+    """Admissible actions. Every search is one of them, on every page, and their list has no end: it names one at most.
+
+    >>> "search[red rug]" in Actions(["click[buy now]"]), "click[red]" in Actions(["click[buy now]"])
+    (True, False)
+    """
+
+    def __contains__(self, action: object) -> bool:
+        return super().__contains__(action) or (isinstance(action, str) and parsed(action)[0] == "search")
+
+
 class WebShopEnv(TextEnv):
     """``difficulty`` names a level of ``generate``; ``data`` is a folder of the publisher's files instead, ``human`` takes people's
     instructions from it and ``price_seed`` draws the prices that are ranges, and the caps. ``observation`` is "text" or "text_rich".
@@ -199,10 +210,11 @@ class WebShopEnv(TextEnv):
 
     @property
     def admissible_actions(self) -> list[str]:
-        """The clicks of this page, and on the search page a search for the instruction (any other words may be searched for)."""
+        """The clicks of this page; on the search page a search for the instruction. A search for other words is in it too, though it
+        is not listed."""
         if self._state.page == "search":
-            return [f"search[{self.instruction}]"]
-        return [f"click[{text}]" for text in self._clickables]
+            return Actions([f"search[{self.instruction}]"])
+        return Actions(f"click[{text}]" for text in self._clickables)
 
     @property
     def goal(self) -> Goal:

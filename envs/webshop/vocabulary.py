@@ -16,7 +16,7 @@ _PAGES = (
     "Thank you for shopping with us! [SEP] Your code: [SEP] None [SEP] (Paste it in your MTurk interface.) [SEP] Purchased [SEP] asin",
     'options [SEP] {"x": "x", "x": "x"} [SEP] attrs [SEP] category [SEP] query [SEP] product category [SEP] Target [SEP] price upper',
     "instuction text [SEP] Goal [SEP] Reward [SEP] Your score (min 0.0, max 1.0) [SEP] Reward Details",
-    "search[x] click[x] click[< prev] click[next >] click[back to search] click[buy now] click[search] 'click[x]',\n",
+    "search[Find me x] search[x] click[x] click[< prev] click[next >] click[back to search] click[buy now] click[search] 'click[x]',\n",
     "click[description] click[features] click[reviews] click[attributes] search[<your query>]",
 )
 _NUMBERS = 100
@@ -39,7 +39,7 @@ def texts(level: str, mode: str) -> Iterator[str]:
             yield f"{titled} {titled}"
     yield from (f"{number} {number}" for number in range(_NUMBERS))
     if rules.plain:
-        yield "B1 B1"  # of an asin; its number is one of those above
+        yield from ("B1 B1", "b1 b1")  # an asin and how it is clicked; the number is one of those above
         return
     yield from (f"{brand} {brand} A x by {brand}. It is x. {brand} makes each x with care." for brand in BRANDS)
     yield from (f"{number:02d}" for number in range(_NUMBERS))
