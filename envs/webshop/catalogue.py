@@ -67,7 +67,7 @@ class Catalogue:
     def __init__(self, seed: int = 233) -> None:
         # Python's generator and this order of draws are upstream's: the same seed gives the published prices.
         self.random = random.Random(seed)
-        self._index = Index()
+        self.index = Index()
         self._held: list[Product] | None = []
         self._file: IO[bytes] | None = None
         self._ends = array("Q", [0])
@@ -89,7 +89,7 @@ class Catalogue:
             self._held.append(product)
         else:
             self._write(product)
-        self._index.add(product.document)
+        self.index.add(product.document)
         self._prices.append(product.prices[0] if len(product.prices) == 1 else self.random.uniform(*product.prices))
         for kind, value in (("c", product.category), ("q", product.query), *(("a", each) for each in product.attributes)):
             found = self._by.setdefault((kind, value.lower()), [])
@@ -110,7 +110,7 @@ class Catalogue:
         """Ends adding. Raises GameError where nothing was added."""
         if not self._prices:
             raise GameError("a shop needs products, and there is none")
-        self._index.close()
+        self.index.close()
         if self._file is not None:
             self._file.flush()
             self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -142,7 +142,7 @@ class Catalogue:
             return tuple(draw.sample(range(len(self)), min(HITS, len(self))))
         if words[0] in ("<a>", "<c>", "<q>"):
             return tuple(self._by.get((words[0][1], " ".join(words[1:]).strip()), ()))
-        return tuple(place for place, _ in self._index.search(" ".join(words), HITS))
+        return tuple(place for place, _ in self.index.search(" ".join(words), HITS))
 
 
 def catalogue_of(products: Iterable[Product], seed: int = 233) -> Catalogue:
