@@ -90,13 +90,20 @@ def test_an_episode() -> None:
 def test_marked_pages_show_what_was_clicked_and_visited() -> None:
     env = started(difficulty="tiny", observation="text_rich")
     wish, (value,) = env.goal, env.goal.options.values()
-    assert env.reset(options={"goal": 0})[0] == f"WebShop\nInstruction: \n{wish.instruction}\n[button] Search [button_]\n"
+    assert (
+        env.reset(options={"goal": 0})[0] == f"WebShop\nInstruction: \n{wish.instruction}\n[button] Search [button_]\n"
+    )
     text = env.step(f"search[{wish.attributes[0]} {wish.query} {value}]")[0]
     assert f"\n\n[button] {wish.asin} [button_]\n{wish.title}\n$" in text
     text = env.step(f"click[{wish.asin}]")[0]  # whatever its case
-    assert f"\ncolor\n  [button] {wish.options['color']} [button_]\n" in text or f"\n  [button] {value} [button_]\n" in text
+    assert (
+        f"\ncolor\n  [button] {wish.options['color']} [button_]\n" in text
+        or f"\n  [button] {value} [button_]\n" in text
+    )
     text = env.step(f"click[{value}]")[0]
-    assert text.startswith(f"You have clicked {value}.\nInstruction:\n{wish.instruction}\n[button] Back to Search [button_]\n")
+    assert text.startswith(
+        f"You have clicked {value}.\nInstruction:\n{wish.instruction}\n[button] Back to Search [button_]\n"
+    )
     assert f"\n  [clicked button] {value} [clicked button_]\n" in text and text.endswith("[button] Buy Now [button_]\n")
     text = env.step("click[< prev]")[0]
     assert f"\n[clicked button] {wish.asin} [clicked button_]\n" in text
@@ -123,15 +130,17 @@ def test_the_pages_of_a_product_and_the_way_back() -> None:
     assert info["clicked"] == "" and "click[next >]" in info["admissible_actions"]
     first = info["page"]
     second = env.step("click[next >]")[-1]["page"]
-    assert second.startswith("Back to Search [SEP] Page 2 (Total results: ") and "[SEP] < Prev [SEP] Next > [SEP]" in second
+    assert (
+        second.startswith("Back to Search [SEP] Page 2 (Total results: ")
+        and "[SEP] < Prev [SEP] Next > [SEP]" in second
+    )
     assert env.step("click[< prev]")[-1]["page"] == first
 
 
 def test_pages_go_on_behind_the_last_result() -> None:
     env = started(difficulty="tiny")
     env.step(f"search[{env.instruction}]")
-    for _ in range(9):
-        text = env.step("click[next >]")[0]
+    *_, text = [env.step("click[next >]")[0] for _ in range(9)]
     assert text.endswith("[SEP] < Prev [SEP] Next >") and "Page 10 " in text
 
 
@@ -154,7 +163,20 @@ def test_special_queries() -> None:
 
 
 @pytest.mark.parametrize(
-    "action", ["", "look", "search", "search[]", "click[]", "click[search]", "click[buy now]", "click[nothing]", "buy[x]", "[x]", "\x00"]
+    "action",
+    [
+        "",
+        "look",
+        "search",
+        "search[]",
+        "click[]",
+        "click[search]",
+        "click[buy now]",
+        "click[nothing]",
+        "buy[x]",
+        "[x]",
+        "\x00",
+    ],
 )
 def test_what_is_no_action_does_nothing(action: str) -> None:
     env = started(difficulty="tiny")
@@ -200,7 +222,9 @@ def test_a_goal_stands_among_look_alikes_that_do_not_meet_it(level: str) -> None
     for goal in goals[:20]:
         found = [(catalogue.product(place), catalogue.price(place)) for place in range(len(catalogue))]
         kin = [(product, price) for product, price in found if product.query == goal.query]
-        met = [product.asin for product, price in kin if score(product, price, goal.options, goal, rule_nouns).total == 1.0]
+        met = [
+            product.asin for product, price in kin if score(product, price, goal.options, goal, rule_nouns).total == 1.0
+        ]
         honest = [p for p, _ in kin if all(value in p.options.get(name, ()) for name, value in goal.options.items())]
         assert goal.asin in met and len(kin) > rules.look_alikes
         assert {product.asin for product in honest} - {*met} or len(honest) < len(kin)
@@ -245,9 +269,16 @@ def test_turns_rewards_and_instructions_can_be_set() -> None:
     env = started(difficulty="tiny", reward="success", reward_scale=10, max_turns=5, page_size=2)
     assert env.task is not None and env.task.max_turns == 5 == env.tasks("train")[3].max_turns
     text, info = env.reset(options={"goal": 2, "instruction": "Buy what you like"})
-    assert text == "WebShop [SEP] Instruction: [SEP] Buy what you like [SEP] Search" and info["goal"] == "Buy what you like"
+    assert (
+        text == "WebShop [SEP] Instruction: [SEP] Buy what you like [SEP] Search"
+        and info["goal"] == "Buy what you like"
+    )
     env.step("search[throw pillows area rugs dresses shirts creams speakers]")
-    clicks = [action for action in env.admissible_actions if action.startswith("click[b") and action != "click[back to search]"]
+    clicks = [
+        action
+        for action in env.admissible_actions
+        if action.startswith("click[b") and action != "click[back to search]"
+    ]
     assert len(clicks) == 2
     env.step(clicks[0])
     _, reward, *_, info = env.step("click[buy now]")
@@ -291,22 +322,34 @@ def test_failures_are_named() -> None:
     assert env.failure() == "wrong_action"
 
 
-def test_the_vocabulary_holds_every_word_of_the_pages() -> None:
+@pytest.mark.parametrize("options", [{}, {"observation": "text_rich"}, {"difficulty": "easy"}])
+def test_the_vocabulary_holds_every_word_of_the_pages(options: dict[str, Any]) -> None:
     from agentrl.chat.wordlevel import words
 
-    for options in ({"difficulty": "tiny"}, {"difficulty": "tiny", "observation": "text_rich"}, {"difficulty": "easy"}):
-        env = WebShopEnv(**options)
-        known = {*words(env.vocabulary())}
-        for split in ("train", "valid_unseen"):
-            env.split = split
-            for number in range(12):
-                text, info = env.reset(options={"goal": number})
-                expert = env.expert(noise=0.3, seed=number)
-                for _ in range(10):
-                    action = expert.act(text, info["admissible_actions"], info["goal"])
-                    said = (text, action, info["page"], info["goal"], info["available"], info["visited"], info["clicked"])
-                    missing = {word for word in words(said) if not any(c.isdigit() for c in word)} - known
-                    assert not missing if options["difficulty"] == "tiny" else not {w for w in missing if len(w.strip()) > 8}
-                    text, _, over, _, info = env.step(action)
-                    if over:
-                        break
+    env = WebShopEnv(**options)
+    known = {*words(env.vocabulary())}
+    for split in ("train", "valid_unseen"):
+        env.split = split
+        for number in range(12):
+            text, info = env.reset(options={"goal": number})
+            expert = env.expert(noise=0.3, seed=number)
+            over = False
+            for _ in range(8):
+                action = expert.act(text, info["admissible_actions"], info["goal"])
+                said = [
+                    text,
+                    action,
+                    *(value for value in info.values() if isinstance(value, str) and value != info["task_id"]),
+                ]
+                # an asin of a large shop is no word; how it is cut into letters and numbers is the model's affair
+                missing = {word for word in words(said) if word not in known and not _of_asins(word, env)}
+                assert missing == set() and not over
+                text, _, over, _, info = env.step(action)
+                if over:
+                    break
+
+
+def _of_asins(word: str, env: WebShopEnv) -> bool:
+    catalogue = env._site.catalogue
+    asins = [catalogue.product(place).asin for place in range(len(catalogue))]
+    return env.difficulty != "tiny" and any(word.strip().upper() in asin for asin in asins)

@@ -97,7 +97,10 @@ def test_splits_of_the_real_goals_never_overlap(protocol: str, sizes: tuple[int,
     assert tuple(map(len, found.values())) == sizes
     assert [task.options["goal"] for task in found["valid_unseen"]] == list(range(500))
     wanted = [
-        {(shop.goals[task.options["goal"]].asin, *sorted(shop.goals[task.options["goal"]].options.items())) for task in tasks}
+        {
+            (shop.goals[task.options["goal"]].asin, *sorted(shop.goals[task.options["goal"]].options.items()))
+            for task in tasks
+        }
         for tasks in found.values()
     ]
     assert not wanted[0] & wanted[1] and not wanted[0] & wanted[2] and not wanted[1] & wanted[2]
@@ -107,8 +110,7 @@ def test_verl_agents_setting() -> None:
     env = WebShopEnv(data=DATA, protocol="verl_agent", split="valid_unseen", mended=True)
     _, info = env.reset(seed=1)
     assert env.task is not None and env.task.max_turns == 15
-    for action in env.oracle():
-        text, reward, terminated, _, info = env.step(action)
+    *_, (_, reward, terminated, _, info) = [env.step(action) for action in env.oracle()]
     assert (reward, terminated, info["success"], info["score"]) == (10.0, True, True, 1.0)
     env.reset(options={"goal": 3})
     env.step(f"search[{env.instruction}]")
@@ -126,7 +128,9 @@ def test_a_goal_is_asked_for_by_its_number_or_its_instruction() -> None:
     env.reset(options={"instruction": goal.instruction})
     assert env.goal == goal and by_number is not None and by_number.id == "webshop-goal-4321"
     text, info = env.reset(options={"goal": 7, "instruction": "Find me a spoon"})
-    assert text.startswith("WebShop [SEP] Instruction: [SEP] Find me a spoon [SEP]") and info["goal"] == "Find me a spoon"
+    assert (
+        text.startswith("WebShop [SEP] Instruction: [SEP] Find me a spoon [SEP]") and info["goal"] == "Find me a spoon"
+    )
     assert env.goal == goals.read(str(DATA)).goals[7]
     with pytest.raises(GameError, match=r"no goal 6910: the files have 6910, numbered from 0"):
         env.reset(options={"goal": 6910})

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from agentrl.envs.webshop.index import Index
 from agentrl.errors import GameError
@@ -91,7 +91,11 @@ class Catalogue:
             self._write(product)
         self.index.add(product.document)
         self._prices.append(product.prices[0] if len(product.prices) == 1 else self.random.uniform(*product.prices))
-        for kind, value in (("c", product.category), ("q", product.query), *(("a", each) for each in product.attributes)):
+        for kind, value in (
+            ("c", product.category),
+            ("q", product.query),
+            *(("a", each) for each in product.attributes),
+        ):
             found = self._by.setdefault((kind, value.lower()), [])
             if len(found) < HITS:
                 found.append(place)
@@ -99,7 +103,7 @@ class Catalogue:
     def _write(self, product: Product) -> None:
         """Keeps a product in the file; the first one takes those in memory along."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="agentrl-shop-")
+            self._file = tempfile.TemporaryFile(prefix="agentrl-shop-")  # noqa: SIM115 - lives as long as the catalogue
         held, self._held = self._held or (), None
         for each in (*held, product):
             text = json.dumps(asdict(each), ensure_ascii=False).encode("utf-8", "surrogatepass")
@@ -166,7 +170,9 @@ def products_of(path: Path, attributes: Mapping[str, Mapping[str, Any]]) -> Iter
             seen.add(asin)
             yield _product(asin, row, attributes.get(asin, {}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise GameError(f"{path.name}, product {number}: {type(error).__name__}: {error}; wanted WebShop's form") from error
+            raise GameError(
+                f"{path.name}, product {number}: {type(error).__name__}: {error}; wanted WebShop's form"
+            ) from error
 
 
 def _product(asin: str, row: Mapping[str, Any], known: Mapping[str, Any]) -> Product:
@@ -210,7 +216,7 @@ def rows(path: Path) -> Iterator[Any]:
 class _Text:
     """A JSON text that is read as far as it is needed."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
         self._file, self._utf8 = file, codecs.getincrementaldecoder("utf-8")()
         self._decoder = json.JSONDecoder()
         self._text, self._place, self._ended = "", 0, False

@@ -9,8 +9,8 @@ COLOURS = ("black", "white", "red", "blue", "green", "pink", "brown", "yellow")
 SIZES = ("small", "medium", "large", "huge")
 STYLES = ("classic", "modern", "sport", "retro")
 BRANDS = (
-    "Alder", "Brook", "Cedar", "Dover", "Elm", "Fern", "Harbor", "Juniper", "Kestrel", "Linden", "Maple", "Norse", "Orchard", "Pine",
-    "Quarry", "Ridge", "Summit", "Thistle", "Umber", "Vale", "Willow", "Yarrow", "Zephyr", "Cove",
+    "Alder", "Brook", "Cedar", "Dover", "Elm", "Fern", "Harbor", "Juniper", "Kestrel", "Linden", "Maple", "Norse", "Orchard",
+    "Pine", "Quarry", "Ridge", "Summit", "Thistle", "Umber", "Vale", "Willow", "Yarrow", "Zephyr", "Cove",
 )  # fmt: skip
 HELD_OUT = ("bookcases", "running shoes", "winter gloves", "face masks", "headphones", "dried fruit")
 

@@ -7,8 +7,8 @@
     text, reward, terminated, truncated, info = env.step("click[red]")
     text, reward, terminated, truncated, info = env.step("click[buy now]")
 
-The real shop's pages, actions and reward (Yao et al. 2022, arXiv 2207.01206), natively. Shops are generated (``difficulty``), or read
-from the publisher's files (``data``).
+The real shop's pages, actions and reward (Yao et al. 2022, arXiv 2207.01206), natively. Shops are generated (``difficulty``), or
+read from the publisher's files (``data``).
 """
 
 from __future__ import annotations
@@ -54,12 +54,13 @@ class Actions(list[str]):
 
 class WebShopEnv(TextEnv):
     """``difficulty`` names a level of ``generate``; ``data`` is a folder of the publisher's files instead, ``human`` takes people's
-    instructions from it and ``price_seed`` draws the prices that are ranges, and the caps. ``observation`` is "text" or "text_rich".
-    ``reward`` is the "score" of the purchase, or "success" (1 for a score of 1), times ``reward_scale``. ``protocol`` "verl_agent" has
-    that project's rules: 15 turns, 10 for a score of 1, the first 500 goals as the test (``valid_unseen``), the rest ``train``.
-    ``page_size`` results stand on a page; ``show_attributes`` adds the page of attributes. ``nouns`` is what the similarity of titles
-    counts: "rule", or "spacy:MODEL". ``mended`` compares options so that every goal can be reached. ``split`` is where ``reset``
-    without a task draws from; ``seed`` seeds the first ``reset`` that is given none.
+    instructions from it and ``price_seed`` draws the prices that are ranges, and the caps. ``observation`` is "text" or
+    "text_rich". ``reward`` is the "score" of the purchase, or "success" (1 for a score of 1), times ``reward_scale``.
+    ``protocol`` "verl_agent" has that project's rules: 15 turns, 10 for a score of 1, the first 500 goals as the test
+    (``valid_unseen``), the rest ``train``. ``page_size`` results stand on a page; ``show_attributes`` adds the page of
+    attributes. ``nouns`` is what the similarity of titles counts: "rule", or "spacy:MODEL". ``mended`` compares options so that
+    every goal can be reached. ``split`` is where ``reset`` without a task draws from; ``seed`` seeds the first ``reset`` that is
+    given none.
 
     Keys of ``info``: success (bool: bought for a score of 1), valid (False: nothing was done), goal (the instruction), task_type,
     task_id, admissible_actions, available (those as verl-agent shows them), page (the observation without the instruction), query
@@ -159,15 +160,18 @@ class WebShopEnv(TextEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Opens the shop of ``options["task"]`` (a Task or its id), of ``options["goal"]`` (the number of a goal, or a goal in
-        WebShop's own form) or of a task drawn from the split. ``options["instruction"]`` is shown in place of the goal's; where a goal
-        of the files has just that instruction and no other was asked for, it is the goal. Raises GameError for what is unknown."""
+        WebShop's own form) or of a task drawn from the split. ``options["instruction"]`` is shown in place of the goal's; where
+        a goal of the files has just that instruction and no other was asked for, it is the goal. Raises GameError for what is
+        unknown."""
         if seed is None:
             seed, self._first_seed = self._first_seed, None
         super().reset(seed=seed)
         wanted = dict(options or {})
         for key in wanted:
             if key not in ("task", "goal", "instruction"):
-                raise GameError(f"reset has no option '{key}'.{did_you_mean(str(key), ('task', 'goal', 'instruction'))}")
+                raise GameError(
+                    f"reset has no option '{key}'.{did_you_mean(str(key), ('task', 'goal', 'instruction'))}"
+                )
         if "instruction" in wanted and not (isinstance(wanted["instruction"], str) and wanted["instruction"].strip()):
             raise GameError(f"wanted the instruction as a text; got {wanted['instruction']!r}")
         self._start(self._asked(wanted))
@@ -210,8 +214,8 @@ class WebShopEnv(TextEnv):
 
     @property
     def admissible_actions(self) -> list[str]:
-        """The clicks of this page; on the search page a search for the instruction. A search for other words is in it too, though it
-        is not listed."""
+        """The clicks of this page; on the search page a search for the instruction. A search for other words is in it too,
+        though it is not listed."""
         if self._state.page == "search":
             return Actions([f"search[{self.instruction}]"])
         return Actions(f"click[{text}]" for text in self._clickables)
@@ -235,7 +239,16 @@ class WebShopEnv(TextEnv):
         state = self._state
         opened = sorted(state.visited.intersection(self._site.shown(state))) if self.observation == "text_rich" else []
         options = sorted(state.options.items())
-        key = [self.task.id if self.task else "", state.page, state.words, state.number, state.place, state.sub, options, opened]
+        key = [
+            self.task.id if self.task else "",
+            state.page,
+            state.words,
+            state.number,
+            state.place,
+            state.sub,
+            options,
+            opened,
+        ]
         return json.dumps(key)
 
     def snapshot(self) -> Snapshot:
@@ -257,8 +270,8 @@ class WebShopEnv(TextEnv):
         return plan(self._site, self._state, self.goal, self.instruction)
 
     def failure(self) -> str | None:
-        """ "never_found" where no page of results showed the product that the goal was made of; "wrong_action" where it was shown and
-        another, or other options, were bought."""
+        """ "never_found" where no page of results showed the product that the goal was made of; "wrong_action" where it was
+        shown and another, or other options, were bought."""
         place = self._site.catalogue.place(self.goal.asin)
         if place is not None and place not in self._seen:
             return "never_found"
@@ -314,7 +327,12 @@ class WebShopEnv(TextEnv):
         self._go(replace(self._state, page="done", score=made.total))
         success = made.total == 1.0
         reward = self.reward_scale * (made.total if self.reward == "score" else float(success))
-        parts = {"score": made.total, "r_type": made.r_type, "n_attributes": made.n_attributes, "n_options": made.n_options}
+        parts = {
+            "score": made.total,
+            "r_type": made.r_type,
+            "n_attributes": made.n_attributes,
+            "n_options": made.n_options,
+        }
         return self._observed(), reward, True, False, {**self._info(), "success": success, **parts, "cheap": made.price}
 
     def _info(self, *, valid: bool = True) -> dict[str, Any]:
@@ -341,10 +359,14 @@ def _goal_of(task: Task, shop: files.Shop) -> Goal:
     if type(wanted) is int and 0 <= wanted < len(shop.goals):
         return shop.goals[wanted]
     if not isinstance(wanted, Mapping):
-        raise GameError(f"task '{task.id}' wants options['goal']: a number below {len(shop.goals)}, or a goal in WebShop's form")
+        raise GameError(
+            f"task '{task.id}' wants options['goal']: a number below {len(shop.goals)}, or a goal in WebShop's form"
+        )
     try:
         options = wanted["goal_options"]
-        options = options if isinstance(options, Mapping) else {f"option {n}": value for n, value in enumerate(options, 1)}
+        options = (
+            options if isinstance(options, Mapping) else {f"option {n}": value for n, value in enumerate(options, 1)}
+        )
         return Goal(
             asin=str(wanted["asin"]),
             instruction=str(wanted["instruction_text"]),

@@ -19,8 +19,8 @@ class Expert:
 
     Searches for what the instruction names; opens the first result that names the kind and costs no more than the cap, unless its
     title lacks a wanted attribute that titles there tell; on its page wants every option's value and, where the title does not tell
-    them, the attributes among its features; chooses the options, buys. What does not fit is not opened again. ``noise`` is the chance
-    of a turn at random, any of the admissible actions. Raises GameError for a noise outside [0, 1].
+    them, the attributes among its features; chooses the options, buys. What does not fit is not opened again. ``noise`` is the
+    chance of a turn at random, any of the admissible actions. Raises GameError for a noise outside [0, 1].
     """
 
     def __init__(self, noise: float = 0.0, seed: int = 0) -> None:
@@ -89,7 +89,9 @@ class Expert:
         return told == len(self._attributes) or (told > 0 and title != lower)  # titles in lower case hide nothing
 
     def _on_item(self, pieces: list[str], admissible: Sequence[str]) -> str:
-        title = next((piece.lower() for piece in pieces if self._kind.noun in piece.lower() and piece != self._goal), "")
+        title = next(
+            (piece.lower() for piece in pieces if self._kind.noun in piece.lower() and piece != self._goal), ""
+        )
         missing = [attribute for attribute in self._attributes if attribute not in title]
         offered = all(f"click[{value}]" in admissible for value in self._options)
         if not offered or not title or self._told.get(self._asin) is False:

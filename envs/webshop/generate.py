@@ -8,8 +8,8 @@ True
 
 At the levels tiny and easy every goal has a shop of its own, so nothing of it can be learned by heart; a larger shop has many
 visitors. Each goal's product stands among look-alikes: one too dear, one with another attribute, one without a wanted option. The
-splits differ by rule: ``valid_unseen`` sells kinds of products that the others never do, and of instructions about kinds in common a
-hash says whether ``train`` or ``valid_seen`` has them.
+splits differ by rule: ``valid_unseen`` sells kinds of products that the others never do, and of instructions about kinds in
+common a hash says whether ``train`` or ``valid_seen`` has them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 @dataclass(frozen=True, slots=True)
 class Level:
     """How large shops are and what is asked for. ``goals`` visitors share a shop; ``look_alikes`` stand around each goal's product;
-    ``attributes`` and ``options`` are how many a goal wants, at most; ``hidden`` is the share of a product's attributes that only its
-    features tell, where no search finds them; ``plain`` titles are short and in lower case, and prices round."""
+    ``attributes`` and ``options`` are how many a goal wants, at most; ``hidden`` is the share of a product's attributes that
+    only its features tell, where no search finds them; ``plain`` titles are short and in lower case, and prices round."""
 
     products: int
     goals: int
@@ -159,7 +159,7 @@ class _Maker:
 
     def _some(self, items: Sequence[str], n: int) -> tuple[str, ...]:
         """``n`` of the items, in their order."""
-        chosen = sorted(self._draw.permutation(len(items))[:n])
+        chosen = sorted(self._draw.permutation(len(items))[:n].tolist())
         return tuple(items[place] for place in chosen)
 
     def _asin(self) -> str:

@@ -38,7 +38,9 @@ def options_text(options: Mapping[str, str]) -> str:
     return f" with {told}" if told else ""
 
 
-def goal_of(product: Product, instruction: str, attributes: Iterable[str], options: Mapping[str, str], upper: float) -> Goal:
+def goal_of(
+    product: Product, instruction: str, attributes: Iterable[str], options: Mapping[str, str], upper: float
+) -> Goal:
     """A goal made of a product."""
     return Goal(
         asin=product.asin,
@@ -104,7 +106,9 @@ class _Goals:
                 text = told.get("instruction")
                 wanted = [(text, told["instruction_attributes"], None)] if text is not None else []
         except (KeyError, TypeError, AttributeError) as error:
-            raise GameError(f"the instruction of '{product.asin}' cannot be read: {type(error).__name__}: {error}") from error
+            raise GameError(
+                f"the instruction of '{product.asin}' cannot be read: {type(error).__name__}: {error}"
+            ) from error
         if wanted:
             self._noted.append((place, product.asin, wanted))
 
@@ -125,7 +129,10 @@ class _Goals:
 def combinations(product: Product) -> list[dict[str, str]]:
     """Each choice of one value of every option, names in alphabetical order."""
     names = sorted(product.options)
-    return [dict(zip(names, values, strict=True)) for values in itertools.product(*(product.options[name] for name in names))]
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*(product.options[name] for name in names))
+    ]
 
 
 def _named(product: Product, values: Iterable[str] | Mapping[str, str]) -> dict[str, str]:

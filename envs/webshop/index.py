@@ -18,10 +18,10 @@ from agentrl.envs.webshop.stem import stem
 
 K1, B = 0.9, 0.4
 MAX_QUERY_WORDS = 1024  # Lucene's own bound
-STOP = frozenset(
-    "a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was will "
-    "with".split()
-)
+_STOP = """
+a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to was will with
+"""
+STOP = frozenset(_STOP.split())
 # Unicode's word rule (UAX 29) as far as shops' texts need it: 'x', '.' and ':' join letters, '.', ',' and ';' join digits.
 _WORD = re.compile(r"\w+(?:(?:(?<=[^\W\d_])['’.:·](?=[^\W\d_])|(?<=\d)['’.,;](?=\d))\w+)*")
 _EXACT = 40 - 16  # SmallFloat.intToByte4: integers below 24 as they are, above them four significant bits
@@ -91,7 +91,9 @@ class Index:
         lengths = np.array([kept_length(length) for length in self._lengths], np.float32)
         average = np.float32(sum(self._lengths) / max(1, sum(length > 0 for length in self._lengths)))
         # Lucene adds weight - weight / (1 + freq * (1 / (k1 ((1 - b) + b length / average)))), all single precision.
-        inverse = np.float32(1) / (np.float32(K1) * (np.float32(1 - B) + np.float32(B) * lengths / max(average, np.float32(1))))
+        inverse = np.float32(1) / (
+            np.float32(K1) * (np.float32(1 - B) + np.float32(B) * lengths / max(average, np.float32(1)))
+        )
         self._shares = counts[order].astype(np.float32) * inverse[self._postings]
         self._terms, self._documents, self._counts = array("i"), array("i"), array("i")
 

@@ -21,32 +21,34 @@ NO_CAP = 1_000_000.0
 Nouns = Callable[[str], Iterable[str]]
 
 # The colours that upstream looks for, in its order: the first that stands in a value is what the value means.
-COLOURS = (
-    "alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo caramel "
-    "champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal dark denim eggplant "
-    "elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki lavender lemon "
-    "leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom mustard natural navy nude olive "
-    "orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire seashell silver skull slate steel stone "
-    "stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white wine yellow"
-).split()
+_COLOURS = """
+alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo caramel
+champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal dark denim
+eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo ivory ivy khaki lavender
+lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom mustard natural navy nude
+olive orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire seashell silver skull slate steel stone
+stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white wine yellow
+"""
+COLOURS = tuple(_COLOURS.split())
 # Words of titles that are no nouns: function words, units, and adjectives that shops use.
-_NO_NOUNS = frozenset(
-    "a about above after all also an and any are as at be both but by can each for free from has have if in into is it its more most "
-    "new no non not of off on one only or other our out over per plus so such than that the their them then this to too under up "
-    "upon very via was we were will with within without you your cm mm m ft inch inches in oz ounce ounces lb lbs kg g ml l w v mah "
-    "hz ghz mp pcs pc x xl xxl large small medium big mini long short slim thin thick wide narrow high low deep light heavy soft hard "
-    "hot cool cold warm dry wet clean fresh easy quick fast slow portable adjustable removable reusable washable wireless wired "
-    "waterproof resistant natural organic pure real genuine classic modern vintage retro casual formal elegant cute sexy beautiful "
-    "comfortable breathable lightweight durable sturdy stretchy loose fitted solid plain full half double single dual multi various "
-    "different best great good perfect premium professional original compatible suitable ideal personalized funny sleeveless "
-    "black white red blue green yellow pink purple gray grey brown orange beige golden dark bright clear".split()
-)
+_NO_NOUN_WORDS = """
+a about above after all also an and any are as at be both but by can each for free from has have if in into is it its more
+most new no non not of off on one only or other our out over per plus so such than that the their them then this to too under
+up upon very via was we were will with within without you your cm mm m ft inch inches in oz ounce ounces lb lbs kg g ml l w v
+mah hz ghz mp pcs pc x xl xxl large small medium big mini long short slim thin thick wide narrow high low deep light heavy
+soft hard hot cool cold warm dry wet clean fresh easy quick fast slow portable adjustable removable reusable washable
+wireless wired waterproof resistant natural organic pure real genuine classic modern vintage retro casual formal elegant cute
+sexy beautiful comfortable breathable lightweight durable sturdy stretchy loose fitted solid plain full half double single
+dual multi various different best great good perfect premium professional original compatible suitable ideal personalized
+funny sleeveless black white red blue green yellow pink purple gray grey brown orange beige golden dark bright clear
+"""
+_NO_NOUNS = frozenset(_NO_NOUN_WORDS.split())
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to be bought: a product of the query with these attributes and options, no dearer than ``price_upper``. ``asin`` is the
-    product that it was made of ("" where nobody said)."""
+    """What is to be bought: a product of the query with these attributes and options, no dearer than ``price_upper``. ``asin``
+    is the product that it was made of ("" where nobody said)."""
 
     asin: str
     instruction: str
@@ -107,8 +109,8 @@ def n_attributes(product: Product, goal: Goal) -> int:
 
 
 def n_options(bought: Iterable[str], wanted: Mapping[str, str], mended: bool = False) -> int:
-    """How many wanted options were bought, by upstream's comparison: of what was bought the colour counts where there is one; of what
-    is wanted the colour where that is all it says, else name and value together."""
+    """How many wanted options were bought, by upstream's comparison: of what was bought the colour counts where there is one; of
+    what is wanted the colour where that is all it says, else name and value together."""
     have = [colour_of(value) for value in bought]
     need = [colour_of(value) if mended else _tuple_form(name, value) for name, value in wanted.items()]
     return sum(any(token_set_ratio(value, text) > ALIKE for value in have) for text in need)
@@ -130,7 +132,7 @@ def _tuple_form(name: str, value: str) -> str:
 
 # ── likeness ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-_LATIN1 = {code: None for code in range(128, 256)}
+_LATIN1 = dict.fromkeys(range(128, 256))
 _NO_WORD = re.compile(r"[\W_]")
 
 
@@ -209,7 +211,7 @@ def nouns_of(name: str) -> Nouns:
 @lru_cache(maxsize=2)
 def _spacy_nouns(model: str) -> Nouns:
     try:
-        import spacy  # pyright: ignore[reportMissingImports]
+        import spacy
     except ImportError as error:
         raise ConfigError(f"nouns = 'spacy:{model}' needs the package spacy: pip install spacy") from error
     try:

@@ -41,9 +41,9 @@ class Piece:
 
 @dataclass(frozen=True)
 class State:
-    """Where a visitor is. ``words`` are the last query's, ``hits`` the places of what it found, ``number`` the page of them; ``place``
-    is the product looked at, ``sub`` the page about it, ``options`` what was chosen, ``visited`` every product opened since the
-    search page; ``score`` is that of the purchase."""
+    """Where a visitor is. ``words`` are the last query's, ``hits`` the places of what it found, ``number`` the page of them;
+    ``place`` is the product looked at, ``sub`` the page about it, ``options`` what was chosen, ``visited`` every product opened
+    since the search page; ``score`` is that of the purchase."""
 
     page: PageName = "search"
     words: tuple[str, ...] = ()
@@ -108,7 +108,11 @@ class Site:
         for name, values in product.options.items():
             found.append(Piece("text", name))
             found += [Piece("option", value, name) for value in values]
-        found += [Piece("text", product.title), Piece("text", f"Price: {product.price_tag}"), Piece("text", "Rating: N.A.")]
+        found += [
+            Piece("text", product.title),
+            Piece("text", f"Price: {product.price_tag}"),
+            Piece("text", "Rating: N.A."),
+        ]
         return found + [Piece("button", name) for name in (*self._sub_pages, BUY)]
 
     def _sub(self, product: Product, name: str) -> list[Piece]:
@@ -126,7 +130,13 @@ class Site:
         for sign in "<>&'":  # what Flask's filter writes for them
             options = options.replace(sign, f"\\u{ord(sign):04x}")
         asin = self.catalogue.product(state.place).asin
-        texts = ["Thank you for shopping with us!", "Your code: ", "None", " (Paste it in your MTurk interface.)", "Purchased"]
+        texts = [
+            "Thank you for shopping with us!",
+            "Your code: ",
+            "None",
+            " (Paste it in your MTurk interface.)",
+            "Purchased",
+        ]
         texts += ["asin", asin, "options", options, *(text.replace("_", " ") for text in _UNFILLED.split())]
         texts += ["Your score (min 0.0, max 1.0)", str(state.score), "Reward Details ", "None"]
         return [Piece("text", text) for text in texts]

@@ -1,5 +1,6 @@
 """Porter's stemmer (M. F. Porter, An algorithm for suffix stripping, Program 14(3), 1980), with the two departures that its author
-made in his own programs and that Lucene's PorterStemFilter has: "bli" and "logi" in step 2, and words of one or two letters stay."""
+made in his own programs and that Lucene's PorterStemFilter has: "bli" and "logi" in step 2, and words of one or two letters
+stay."""
 
 from __future__ import annotations
 

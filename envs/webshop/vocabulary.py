@@ -12,19 +12,23 @@ from agentrl.envs.webshop.site import BACK, BUY, NEXT, PREV, SUB_PAGES
 _PAGES = (
     "WebShop [SEP] Instruction: [SEP] Find me x, x with x: x, and price lower than 1.00 dollars [SEP] Search",
     f"{BACK} [SEP] {PREV} [SEP] {NEXT} [SEP] {BUY} [SEP] {' [SEP] '.join(SUB_PAGES)} [SEP] Rating: N.A. [SEP] Price: $1.0 to $1.0",
-    "Page 1 (Total results: 1) [button] x [button_]\n  [clicked button] x [clicked button_]\nYou have clicked x.\n",
-    "Thank you for shopping with us! [SEP] Your code: [SEP] None [SEP] (Paste it in your MTurk interface.) [SEP] Purchased [SEP] asin",
-    'options [SEP] {"x": "x", "x": "x"} [SEP] attrs [SEP] category [SEP] query [SEP] product category [SEP] Target [SEP] price upper',
-    "instuction text [SEP] Goal [SEP] Reward [SEP] Your score (min 0.0, max 1.0) [SEP] Reward Details",
-    "search[Find me x] search[x] click[x] click[< prev] click[next >] click[back to search] click[buy now] click[search] 'click[x]',\n",
+    f"Instruction: {BACK} Page 1 (Total results: 1)",
+    "Search [button] x [button_]\n  [clicked button] x [clicked button_]\nYou have clicked x.\n",
+    "Thank you for shopping with us! [SEP] Your code: [SEP] None [SEP] (Paste it in your MTurk interface.) [SEP] Purchased",
+    ' asin [SEP] options [SEP] {"x": "x", "x": "x"} [SEP] attrs [SEP] category [SEP] query [SEP] product category [SEP] Target',
+    " price upper instuction text [SEP] Goal [SEP] Reward [SEP] Your score (min 0.0, max 1.0) [SEP] Reward Details",
+    "search[Find me x] find find search[find] search[x] click[x] click[< prev] click[next >] click[back to search]",
+    "click[buy now] click[search] 'click[x]',\n",
     "click[description] click[features] click[reviews] click[attributes] search[<your query>]",
 )
-_NUMBERS = 100
+_NUMBERS = 131  # prices and caps, numbers of asins and results
 
 
 def texts(level: str, mode: str) -> Iterator[str]:
     """Texts that hold every word of a level's pages and instructions, each at the start of a text and after a space."""
     yield from _PAGES
+    if mode == "text_rich":
+        yield "Page 1"  # at the start of a line
     rules = generate.LEVELS[level]
     words: set[str] = set()
     for split in ("train", "valid_unseen"):
@@ -42,7 +46,7 @@ def texts(level: str, mode: str) -> Iterator[str]:
         yield from ("B1 B1", "b1 b1")  # an asin and how it is clicked; the number is one of those above
         return
     yield from (f"{brand} {brand} A x by {brand}. It is x. {brand} makes each x with care." for brand in BRANDS)
-    yield from (f"{number:02d}" for number in range(_NUMBERS))
+    yield from (f"{number:02d}" for number in range(100))
     yield from (f"{letter}{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 
