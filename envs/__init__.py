@@ -1,5 +1,5 @@
 """Provided environments. Importing this package registers them with Gymnasium and loads no heavy library."""
 
-from agentrl.envs import alfworld, arithmetic, critique, functions, household, miniwob, remote, search, webshop
+from agentrl.envs import alfworld, arithmetic, browser, critique, functions, household, miniwob, remote, search, webshop
 
-__all__ = ["alfworld", "arithmetic", "critique", "functions", "household", "miniwob", "remote", "search", "webshop"]
+__all__ = ["alfworld", "arithmetic", "browser", "critique", "functions", "household", "miniwob", "remote", "search", "webshop"]
