@@ -103,7 +103,7 @@ def test_splits_share_no_task_and_levels_grow() -> None:
         assert names["valid_unseen"] and set(names["valid_unseen"]) <= set(TEST)
         ids = [one.id for split in SEEDS for one in tasks_of(names[split], split)[:200]]
         assert len(set(ids)) == len(ids)
-    for lower, higher in zip(LEVELS, LEVELS[1:], strict=False):
+    for lower, higher in itertools.pairwise(LEVELS):
         for split in ("train", "valid_unseen"):
             assert set(names_of(lower, split)) < set(names_of(higher, split))
     assert len(SOLVERS) >= 25 and set(SOLVERS) <= set(FAMILY)
