@@ -339,16 +339,38 @@ class AlarmsTable(Table):
 class ResourcesTable(Table):
     """Where is computed."""
 
-    backend: Literal["local"] = "local"
-    """This process."""
+    backend: Literal["local", "ray"] = "local"
+    """Where episodes are played: "local" in this process, "ray" by workers of a Ray cluster, on one machine or many. The keys
+    from `rollout_workers` on are for "ray"."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the models are; "auto" is the GPU where there is one."""
     threads: Positive | None = None
-    """torch's threads on the CPU (absent: the cores this process may use)."""
+    """torch's threads on the CPU (absent: the cores this process may use; of a rollout worker: its `worker_cpus`)."""
     learners: Positive = 1
     """Processes that train together, on CUDA each on a device of its own; what is learnt does not depend on it."""
     sharding: Literal["ddp", "fsdp2"] = "ddp"
     """What each of several learners holds: "ddp" the whole model, "fsdp2" a part of each layer and of the optimiser's state."""
+    rollout_workers: Positive = 1
+    """Processes that play episodes, each with an engine and environments of its own."""
+    address: Annotated[str, Field(min_length=1)] | None = None
+    """The cluster to join: "auto" (the one of this machine), or HOST:PORT (absent: a Ray of the run's own on this machine)."""
+    worker_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """Cores of a rollout worker."""
+    worker_gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of a rollout worker; 0.5 shares one between two (absent: 1 where the cluster has any, else none)."""
+    learner_cpus: Annotated[float, Field(ge=0)] = 1.0
+    """Cores of each learner but the first, which is the training process."""
+    learner_gpus: Annotated[float, Field(ge=0)] | None = None
+    """GPUs of the same (absent: as for workers)."""
+    placement: Literal["pack", "spread", "strict_pack", "strict_spread"] = "pack"
+    """On which machines: "pack" on few, "spread" over many; "strict_pack" on one, "strict_spread" on one each."""
+    worker_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    """A worker that gives no sign of life for so long is killed and replaced. An environment that is "inline" keeps its worker from
+    answering for as long as a step takes."""
+    worker_restarts: Annotated[int, Field(ge=0)] = 3
+    """How often a worker is replaced between two updates before the run gives up."""
+    runtime_env: Spec = {}
+    """Ray's runtime environment of the workers: `working_dir`, `pip`, `env_vars` …, for machines that share no folder."""
 
 
 class RunTable(Table):

@@ -107,7 +107,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(key: str, near: st
         ("optimizer.schedule", "linaer"),
         ("evaluation.greedy", "no"),
         ("resources.device", "tpu"),
-        ("resources.backend", "ray"),
+        ("resources.backend", "slurm"),
         ("run.name", 3),
         ("run.seed", 1.5),
     ],

@@ -1,0 +1,1 @@
+"""Ray: rollout workers and learners on one machine or many. Nothing here imports Ray before a run asks for it."""
