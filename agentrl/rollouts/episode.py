@@ -54,6 +54,7 @@ async def run_episode(
     limits: Limits,
     replay: Sequence[Turn] = (),
     on_turn: Callable[[], None] | None = None,
+    on_decision: Callable[[Turn], None] | None = None,
     busy: Busy | None = None,
 ) -> Trajectory:
     """Plays one episode to its end and returns its record.
@@ -62,10 +63,11 @@ async def run_episode(
     Faults of environment or policy are outcomes here (``env_fault``, ``env_timeout``, ``policy_fault``), not exceptions; the
     turns until then, also the one that the environment failed to answer, are kept for the next try: what was sampled is never
     sampled anew, so a fault cannot select among actions. What the user configured wrongly is raised.
-    ``on_turn`` is called after each turn; ``busy`` measures the environment's part.
+    ``on_turn`` is called after each turn, ``on_decision`` with each that is not replayed before the environment gets it; ``busy``
+    measures the environment's part.
     """
     trajectory = Trajectory(id=episode.id, env=env_id, task=episode.task, group=group, seed=seed)
-    player = _Player(agent, episode, trajectory, limits, on_turn, busy or Busy())
+    player = _Player(agent, episode, trajectory, limits, on_turn, on_decision, busy or Busy())
     try:
         await player.play(seed, replay)
     except EnvTimeout as fault:
@@ -85,12 +87,14 @@ class _Player:
         trajectory: Trajectory,
         limits: Limits,
         on_turn: Callable[[], None] | None,
+        on_decision: Callable[[Turn], None] | None,
         busy: Busy,
     ) -> None:
         self.episode = episode
         self.trajectory = trajectory
         self.limits = limits
         self.on_turn = on_turn
+        self.on_decision = on_decision
         self.busy = busy
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
@@ -119,6 +123,8 @@ class _Player:
             turn = self._turn(view, key, decision)
             turn.seconds["sampling"] = time.perf_counter() - started
             trajectory.turns.append(turn)
+            if self.on_decision is not None and number >= len(replay):
+                self.on_decision(turn)
             observation, info, ended = await self._step(turn)
             if self.on_turn is not None:
                 self.on_turn()

@@ -7,61 +7,23 @@ trajectories = rollouts.run(requests, key=("iteration", 3))
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-import warnings
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import gymnasium
-
-from agentrl import seeding
-from agentrl.agents.base import Agent, Episode, Generate
-from agentrl.env import environment
+from agentrl.agents.base import Agent, Generate
 from agentrl.errors import ConfigError, TooManyFaults
 from agentrl.policies.base import BatchPolicy, ChatModel, Policy
 from agentrl.rollouts.batching import FreeBatches, Rounds
-from agentrl.rollouts.episode import Busy, Limits, run_episode
-from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory, Turn
+from agentrl.rollouts.episode import Busy, Limits
+from agentrl.rollouts.tries import EnvFactory as EnvFactory
+from agentrl.rollouts.tries import EnvPool, Seat, Try, Workers, play_try
+from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory
 
-EnvFactory = Callable[[], gymnasium.Env[str, str]]
 T = TypeVar("T")
-
-
-class EnvPool:
-    """Environments of one kind; ``take`` gives a free one or makes one. Threads may share a pool."""
-
-    def __init__(self, factory: EnvFactory) -> None:
-        self.factory = factory
-        self._free: list[gymnasium.Env[str, str]] = []
-        self._lock = threading.RLock()
-
-    def take(self) -> gymnasium.Env[str, str]:
-        with self._lock:
-            return self._free.pop() if self._free else self.factory()
-
-    def put(self, env: gymnasium.Env[str, str], *, broken: bool = False) -> None:
-        """Gives an environment back; a broken one is closed and forgotten."""
-        if not broken:
-            self._free.append(env)
-        else:
-            _close(env, "a broken environment")  # the episode carries the first fault
-
-    def close(self) -> None:
-        """Closes what is free."""
-        with self._lock:
-            while self._free:
-                _close(self._free.pop(), "an environment")
-
-
-def _close(env: gymnasium.Env[str, str], what: str) -> None:
-    try:
-        env.close()
-    except Exception as error:
-        warnings.warn(f"{what} could not be closed: {error!r}", stacklevel=3)
 
 
 @dataclass(slots=True)
@@ -76,15 +38,6 @@ class RolloutStats:
     environment_wall_s: float = 0.0
     n_sampled_tokens: int = 0
     n_retries: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Where the tasks of one environment are played: its environments, the agent that plays them, and how long."""
-
-    pool: EnvPool
-    agent: Agent
-    limits: Limits = field(default_factory=Limits)
 
 
 Place = tuple[int, int]  # a request's number, and the member's in it
@@ -156,6 +109,9 @@ class Rollouts:
     ``max_live`` bounds the episodes that run at a time. ``free``: a policy that answers in batches does so whenever it is free
     (``batching.FreeBatches``), else when all live episodes wait (``batching.Rounds``). As soon as more than half of the episodes
     of a ``run``, or the first 16 that end, have ended in faults it stops with a clear error.
+
+    ``workers``: other processes play each try; ``pool``, ``agent`` and ``seats`` then say no more than limits, and ``home`` what
+    the workers call the seat of tasks that name no environment.
     """
 
     pool: EnvPool
@@ -168,6 +124,8 @@ class Rollouts:
     max_live: int = 1024
     free: bool = False
     seats: Mapping[str, Seat] = field(default_factory=dict)
+    workers: Workers | None = None
+    home: str = ""
     stats: RolloutStats = field(default_factory=RolloutStats)
 
     def close(self) -> None:
@@ -201,6 +159,7 @@ class Rollouts:
         # Each player is live until no episode is left, so a round waits for the successor of an episode that has ended.
         n_players = min(self.max_live, len(work.jobs))
         batches = self.batches(n_players)
+        before = self.workers.spent() if self.workers is not None else (0.0, 0.0)
 
         async def play() -> None:
             for at in queue:
@@ -219,6 +178,8 @@ class Rollouts:
                 batches.close()
         if batches is not None:
             work.stats.generation_s = batches.seconds
+        elif self.workers is not None:
+            work.stats.generation_s, work.busy.seconds = since(before, self.workers)
 
     def batches(self, n_players: int) -> Rounds | FreeBatches | None:
         """What makes batches of requests where the policy wants them; None where the engine does so itself."""
@@ -237,58 +198,56 @@ class Rollouts:
     async def _episode(
         self, work: Work, at: Place, batches: Rounds | FreeBatches | None, on_turn: Callable[[], None] | None
     ) -> Trajectory:
-        place, member = at
-        request, key = work.requests[place], work.key
-        # The longest record of its tries: a fault in the middle of a replay loses none of it.
-        played: Sequence[Turn] = work.earlier[at].turns if at in work.earlier else ()
-        task = request.task
-        assert task is not None  # `Work` refuses such requests
-        seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
-        group = group_id(key, request, place)
+        job, seat = self._try(work, at)
         chat_model = self.policy if isinstance(self.policy, ChatModel) else None
         generate: Generate | None = None
         if chat_model is None:
             generate = batches.generate if batches is not None else getattr(self.policy, "generate", None)
+        how = {"generate": generate, "chat_model": chat_model, "on_turn": on_turn, "busy": work.busy}
+        trajectory: Trajectory | None = None
+        for attempt in range(self.attempts):
+            if self.workers is not None:
+                trajectory = await self.workers.play(job, on_turn)
+            else:
+                trajectory = await play_try(job, seat, **how)
+            if not trajectory.outcome.is_fault or trajectory.outcome is Outcome.CANCELLED:
+                break
+            # The longest record of its tries: a fault in the middle of a replay loses none of it.
+            job = replace(job, replay=max(job.replay, trajectory.turns, key=len))
+            work.stats.n_retries += attempt + 1 < self.attempts
+        assert trajectory is not None
+        return trajectory
+
+    def _try(self, work: Work, at: Place) -> tuple[Try, Seat]:
+        """The first try of an episode, and where it is played."""
+        place, member = at
+        request = work.requests[place]
+        task = request.task
+        assert task is not None  # `Work` refuses such requests
+        seat = self.seats[task.env] if task.env else Seat(self.pool, self.agent, self.limits)
+        group = group_id(work.key, request, place)
         limits = seat.limits if request.max_turns is None else replace(seat.limits, max_turns=request.max_turns)
         sampling = self.sampling
         if request.temperature is not None:
             sampling = replace(sampling, temperature=request.temperature)
-        stream_key = (*key, task.id, place, member)
-        trajectory: Trajectory | None = None
-        for attempt in range(self.attempts):
-            env = seat.pool.take()
-            episode = Episode(
-                id=f"{group}/member={member}",
-                task=task,
-                env=env,
-                rng=seeding.stream(self.root_seed, "agent", *stream_key),
-                key=stream_key,
-                generate=generate,
-                chat_model=chat_model,
-                sampling=sampling,
-            )
-            broken = True
-            try:
-                trajectory = await run_episode(
-                    seat.agent,
-                    episode,
-                    env_id=environment(env),
-                    seed=task.seed,
-                    group=group,
-                    limits=limits,
-                    replay=played,
-                    on_turn=on_turn,
-                    busy=work.busy,
-                )
-                broken = trajectory.outcome in (Outcome.ENV_FAULT, Outcome.ENV_TIMEOUT)
-            finally:
-                seat.pool.put(env, broken=broken)
-            if not trajectory.outcome.is_fault or trajectory.outcome is Outcome.CANCELLED:
-                break
-            played = max(played, trajectory.turns, key=len)
-            work.stats.n_retries += attempt + 1 < self.attempts
-        assert trajectory is not None
-        return trajectory
+        job = Try(
+            id=f"{group}/member={member}",
+            task=task,
+            group=group,
+            key=(*work.key, task.id, place, member),
+            limits=limits,
+            sampling=sampling,
+            root_seed=self.root_seed,
+            seat=task.env or self.home,
+            replay=work.earlier[at].turns if at in work.earlier else (),
+        )
+        return job, seat
+
+
+def since(before: tuple[float, float], workers: Workers) -> tuple[float, float]:
+    """What ``workers.spent()`` has grown by."""
+    generation_s, environment_s = workers.spent()
+    return generation_s - before[0], environment_s - before[1]
 
 
 def group_id(key: tuple[int | str, ...], request: RolloutRequest, place: int) -> str:

@@ -33,7 +33,7 @@ from gymnasium.envs.registration import EnvSpec
 
 from agentrl.env import AwaitedEnv
 from agentrl.errors import ConfigError, EnvFault, EnvTimeout
-from agentrl.rollouts.pool import EnvPool
+from agentrl.rollouts.tries import EnvPool
 from agentrl.rollouts.worker import CHUNK, GRACE_S, KILL, ORDER, RELEASE, SPAWN, About, Inbox, Maker, packed, receive
 
 __all__ = ["Maker", "ProcessEnv", "ProcessPool"]

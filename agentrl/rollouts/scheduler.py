@@ -85,6 +85,7 @@ class Ahead:
         self._tickets: dict[tuple[int | str, ...], _Ticket] = {}
         self._batches = FreeBatches(rollouts.policy) if isinstance(rollouts.policy, BatchPolicy) else None
         self._generation_s = 0.0  # until the last `take`
+        self._spent = rollouts.workers.spent() if rollouts.workers is not None else (0.0, 0.0)  # likewise
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="rollouts", daemon=True)
         self._thread.start()
@@ -119,6 +120,11 @@ class Ahead:
         if self._batches is not None:
             before, self._generation_s = self._generation_s, self._batches.seconds
             stats.generation_s = self._generation_s - before
+        elif (workers := self.rollouts.workers) is not None:
+            before, self._spent = self._spent, workers.spent()
+            stats.generation_s, stats.environment_wall_s = (
+                now - then for now, then in zip(self._spent, before, strict=True)
+            )
         return ticket.work.result(), stats
 
     def close(self) -> None:
