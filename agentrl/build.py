@@ -20,6 +20,8 @@ from agentrl.errors import ConfigError, EnvError, MissingExtra, UserError, did_y
 from agentrl.rollouts import EnvPool, Maker, ProcessPool, Rollouts, Seat
 from agentrl.types import Sampling, Task
 
+GAMES = "[games]"  # the seat of the panel of real games: no environment can be called so
+
 
 @dataclass(slots=True)
 class Models:
@@ -422,7 +424,8 @@ def team(config: RunConfig) -> Any:
 
 
 def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollouts:
-    """Rollouts as a run file wants them; the first seat is that of tasks that name no environment."""
+    """Rollouts as a run file wants them; the first seat is that of tasks that name no environment. A policy that has ``workers``
+    has its episodes played by them."""
     first = next(iter(seats.values()))
     return Rollouts(
         pool=first.pool,
@@ -435,17 +438,13 @@ def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollo
         attempts=config.rollout.attempts,
         max_live=config.rollout.live(config.env),
         free=config.rollout.free,
+        workers=getattr(policy, "workers", None),
     )
 
 
 def policy(config: RunConfig, model: Any) -> Any:
-    """The policy that samples from the learner's model. Raises ConfigError for one that cannot."""
-    cls = registry.get("policy", config.rollout.policy)
-    if "trainable" not in getattr(cls, "capabilities", ()):
-        raise ConfigError(
-            f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
-            'use "transformers" or "vllm"'
-        )
+    """The policy that samples from the learner's model, in this process. Raises ConfigError for one that cannot."""
+    cls = policy_class(config)
     given: dict[str, Any] = {"root_seed": config.run.seed, "batch_size": config.rollout.batch_size}
     if "kv_cache" in cls.capabilities:
         given["kv_cache_bytes"] = kv_cache_bytes(config)
@@ -454,6 +453,17 @@ def policy(config: RunConfig, model: Any) -> Any:
     elif config.rollout.staleness and "shares_weights" in cls.capabilities:
         given["own_weights"] = True
     return cls(model, **given)
+
+
+def policy_class(config: RunConfig) -> Any:
+    """The class of the run file's policy. Raises ConfigError for one that cannot sample from the learner's model."""
+    cls = registry.get("policy", config.rollout.policy)
+    if "trainable" not in getattr(cls, "capabilities", ()):
+        raise ConfigError(
+            f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
+            'use "transformers" or "vllm"'
+        )
+    return cls
 
 
 def engine_fields(config: RunConfig) -> dict[str, Any]:

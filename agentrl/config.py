@@ -153,6 +153,11 @@ def _check_combinations(config: RunConfig) -> None:
             'resources.sharding = "fsdp2" cuts all weights into parts, and an adapter is switched and saved whole; use "ddp" with '
             "model.lora"
         )
+    if config.resources.backend == "ray" and config.rollout.batching == "rounds":
+        raise ConfigError(
+            'rollout.batching = "rounds" lets all live episodes wait for one batch, and the workers of resources.backend = "ray" '
+            "answer theirs by themselves; leave batching out"
+        )
     algorithm = config.algorithm
     if algorithm.samples_per_update is not None:
         if algorithm.updates_per_iteration != 1:

@@ -48,6 +48,7 @@ def dry_run(config: RunConfig) -> list[str]:
         f"{turns.longest:,} tokens{counted}",
         *needed,
         *_learners(config),
+        *_cluster(config),
         *_time(config, shape, turns, device, reference),
         *_made(config, fits=fits),
     ]
@@ -127,6 +128,22 @@ def _learners(config: RunConfig) -> list[str]:
     ]
 
 
+def _cluster(config: RunConfig) -> list[str]:
+    table = config.resources
+    if table.backend == "local":
+        return []
+    from agentrl.cluster.placement import Wanted, check_installed
+
+    check_installed()
+    where = "a Ray of its own on this machine" if table.address is None else f"the cluster at {table.address}"
+    gpus = table.device == "cuda"
+    unknown = table.device == "auto" and None in (table.worker_gpus, table.learner_gpus)
+    tail = ", and a GPU each where there are any" if unknown else ""
+    return [
+        f"cluster   {where} would be asked for {Wanted.of(table, gpus=gpus)}{tail}; each worker holds a model and environments"
+    ]
+
+
 def _made(config: RunConfig, *, fits: bool) -> list[str]:
     """Makes the whole run where that is possible, so that what only a real model shows is an error now."""
     from agentrl.learning import estimate
@@ -137,7 +154,8 @@ def _made(config: RunConfig, *, fits: bool) -> list[str]:
         ]
     if not fits:
         return ["checked   all but the model, which was not made because it does not fit"]
-    trainer = Trainer(config, Progress(), time.time())
+    resources = config.resources.model_copy(update={"backend": "local"})  # nothing is asked of Ray
+    trainer = Trainer(config.model_copy(update={"resources": resources}), Progress(), time.time())
     trainer.policy.close()
     trainer.lessons.close()
     return [f"checked   every part of the run was made; {trainer.template}".removesuffix("; ")]

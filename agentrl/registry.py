@@ -19,7 +19,7 @@ import importlib.util
 import math
 import pkgutil
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import pydantic
@@ -95,6 +95,12 @@ def names(kind: str) -> list[str]:
     """Every registered name of a kind, sorted."""
     load_plugins()
     return sorted(_table[kind])
+
+
+def foreign() -> Iterator[tuple[str, str, Any]]:
+    """(kind, name, plug-in) of all that are not agentrl's own."""
+    for kind, table in _table.items():
+        yield from ((kind, name, thing) for name, thing in table.items() if not _place(thing).startswith("agentrl."))
 
 
 def get(kind: str, name: str) -> Any:

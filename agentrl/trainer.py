@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agentrl import build, stages
+from agentrl import build, playing, stages
 from agentrl.agents import ChatAgent
 from agentrl.collecting import Collector
 from agentrl.config import RunConfig, config_difference, load
@@ -76,7 +76,7 @@ class Trainer:
         self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
         self.lessons = Lessons.of(config, self.methods, self.models.model)
         self.learner = self.lessons.learner
-        self.policy = build.policy(config, self.models.model)
+        self.policy = playing.policy_of(config, self.models.model)
         self.rollouts = build.rollouts(config, seats, self.policy)
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
@@ -206,6 +206,7 @@ class Trainer:
             n_bytes = self.learner.gather() + self.policy.update(self.models.model, self.learner.n_updates)
         if n_bytes:
             metrics["sync/bytes"] = n_bytes
+        metrics |= getattr(self.policy, "metrics", dict)()
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with timed("storage"):
@@ -372,7 +373,9 @@ def panels(config: RunConfig, scenes: Scenes, rollouts: Rollouts) -> dict[str, t
     if table.games is not None:
         pool, tasks = games_of(config, table.games)
         found["games"] = (
-            replace(_changed(rollouts, table.temperature, table.games_max_turns), pool=pool, seats={}),
+            replace(
+                _changed(rollouts, table.temperature, table.games_max_turns), pool=pool, seats={}, home=build.GAMES
+            ),
             tasks,
         )
     return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from agentrl.run_tables import ResourcesTable
 
 OWN_WAIT_S = 60.0  # for places in a Ray of our own, where nothing else can take them
 JOINED_WAIT_S = 600.0  # in a cluster, which others use, or which first has to start machines
+NICENESS = ("RAY_worker_niceness", "0")  # Ray's own is 15; a worker does half of the run's work
 
 _lock = threading.Lock()
 _cluster: Cluster | None = None  # the process's: Ray knows one
@@ -129,7 +131,7 @@ class Cluster:
 
     def _connect(self, ray: Any) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")  # an actor without a GPU sees none
+        os.environ.setdefault(*NICENESS)
         given: dict[str, Any] = {
             "runtime_env": runtime_env(self.table),
             "log_to_driver": False,
@@ -143,7 +145,7 @@ class Cluster:
         else:
             given |= {"address": self.table.address}
         try:
-            with _first_device_kept(self.table, alone=self.own):
+            with _first_device_kept(self.table, alone=self.own), _handlers_kept():
                 ray.init(**given)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
             where = "on this machine" if self.own else f"at resources.address = {self.table.address!r}"
@@ -210,8 +212,14 @@ def runtime_env(table: ResourcesTable) -> dict[str, Any]:
     path = [os.path.abspath(entry) for entry in sys.path if not entry.endswith(".zip")]
     inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     path = list(dict.fromkeys([*path, *filter(None, inherited)]))
-    own = {"PYTHONPATH": os.pathsep.join(path), "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "")}
-    return {**given, "env_vars": {name: value for name, value in own.items() if value} | given.get("env_vars", {})}
+    own = {
+        "PYTHONPATH": os.pathsep.join(path),
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a worker without a GPU sees none
+        "OMP_WAIT_POLICY": "PASSIVE",  # as the command line sets it for this process
+        NICENESS[0]: os.environ.get(*NICENESS),
+        **{name: os.environ[name] for name in ("HF_HUB_OFFLINE", "HF_HOME", "AGENTRL_SHARED") if name in os.environ},
+    }
+    return {**given, "env_vars": own | given.get("env_vars", {})}
 
 
 @contextmanager
@@ -231,6 +239,15 @@ def _first_device_kept(table: ResourcesTable, *, alone: bool) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; who handled it before goes on doing so."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread() and before is not None:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _devices() -> list[str]:

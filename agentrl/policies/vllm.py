@@ -38,7 +38,8 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from agentrl import seeding
 from agentrl.errors import AgentRLError, ConfigError, PolicyFault
-from agentrl.policies.vllm_engine import RANKS, EngineSettings, LoopThread, start
+from agentrl.policies.loop_thread import LoopThread
+from agentrl.policies.vllm_engine import RANKS, EngineSettings, start
 from agentrl.policies.vllm_weights import WeightsFolder, has_adapter, head_size
 from agentrl.registry import register
 from agentrl.types import Completion, Finish, Sampling

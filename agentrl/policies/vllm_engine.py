@@ -6,17 +6,14 @@ process: on a CPU vLLM binds torch's threads, which a learner beside it must not
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
-import threading
-from collections.abc import Coroutine, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from vllm.engine.arg_utils import AsyncEngineArgs
@@ -24,7 +21,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from agentrl.errors import ConfigError
 
-T = TypeVar("T")
 STEP_TOKENS = 8192  # of prompts that one step reads on a CPU
 RANKS = (8, 16, 32, 64, 128, 256, 512)  # of adapters, that vLLM makes room for
 
@@ -133,40 +129,3 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
         for name in set(os.environ) - set(before):
             del os.environ[name]
         os.environ.update(before)
-
-
-class LoopThread:
-    """An event loop in a daemon thread."""
-
-    def __init__(self, name: str) -> None:
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """The result of a coroutine that runs in this loop; cancelling it cancels the coroutine."""
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """The same, waited for."""
-        return self.submit(work).result()
-
-    def close(self) -> None:
-        """Ends the loop; what still ran in it is cancelled."""
-        if self.loop.is_closed():
-            return
-        self.submit(_cancel_all()).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
-        self.loop.close()
-
-
-async def _cancel_all() -> None:
-    tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
