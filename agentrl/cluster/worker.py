@@ -115,9 +115,10 @@ class RolloutWorker:
 
     async def close(self) -> Answer:
         """Ends what is played, the environments and the policy."""
-        for task in self._live.values():
+        live = list(self._live.values())
+        for task in live:
             task.cancel()
-        await asyncio.gather(*self._live.values(), return_exceptions=True)
+        await asyncio.gather(*live, return_exceptions=True)
         return await self._answer(self._close)
 
     def _close(self) -> None:
@@ -157,7 +158,8 @@ class RolloutWorker:
     async def begin(self, jobs: list[tuple[int, Try]], cancelled: list[int]) -> None:
         """Begins to play tries under their numbers, and stops others."""
         for number, job in jobs:
-            self._live[number] = asyncio.create_task(self._play(number, job))
+            task = self._live[number] = asyncio.create_task(self._play(number, job))
+            task.add_done_callback(lambda _, number=number: self._live.pop(number))  # also of one that never ran
         for number in cancelled:
             if number in self._live:
                 self._live[number].cancel()
@@ -209,7 +211,6 @@ class RolloutWorker:
         else:
             self._tell(number, "ended", without_calls(trajectory))
         finally:
-            del self._live[number]
             getattr(parts.policy, "forget", lambda episode: None)(job.id)
 
 
