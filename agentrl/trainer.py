@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,13 +76,17 @@ class Trainer:
         self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
         self.lessons = Lessons.of(config, self.methods, self.models.model)
         self.learner = self.lessons.learner
-        self.policy = playing.policy_of(config, self.models.model)
-        self.rollouts = build.rollouts(config, seats, self.policy)
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
-        self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)
-        self.panels = panels(config, self.scenes, self.rollouts)
+        with ExitStack() as started:  # what has started processes ends them where the rest cannot be made
+            started.callback(self.lessons.close)
+            self.policy = playing.policy_of(config, self.models.model)
+            started.callback(self.policy.close)
+            self.rollouts = build.rollouts(config, seats, self.policy)
+            self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)
+            self.panels = panels(config, self.scenes, self.rollouts)
+            started.pop_all()
         self.results: dict[str, dict[str, Any]] = {}
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0
