@@ -79,14 +79,14 @@ class Trainer:
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
-        with ExitStack() as started:  # what has started processes ends them where the rest cannot be made
-            started.callback(self.lessons.close)
+        with ExitStack() as opened:  # what has started processes ends them where the rest cannot be made
+            opened.callback(self.lessons.close)
             self.policy = playing.policy_of(config, self.models.model)
-            started.callback(self.policy.close)
+            opened.callback(self.policy.close)
             self.rollouts = build.rollouts(config, seats, self.policy)
             self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)
             self.panels = panels(config, self.scenes, self.rollouts)
-            started.pop_all()
+            opened.pop_all()
         self.results: dict[str, dict[str, Any]] = {}
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0
