@@ -226,11 +226,15 @@ def remedy(latest: Path) -> str:
 
 
 def recover(checkpoints: Path) -> None:
-    """Puts a checkpoint back that a kill caught while it was being replaced. For a process that holds the run folder's lock."""
+    """Puts a checkpoint back that a kill caught while it was being replaced, and points ``latest`` to the first one where a kill came
+    before that. For a process that holds the run folder's lock."""
     latest = checkpoints / "latest"
     if latest.is_symlink() and not latest.exists():
         for aside in checkpoints.glob(f".{os.readlink(latest)}.*.old.tmp"):
             os.replace(aside, checkpoints / os.readlink(latest))
+    found = [checkpoints / f"step_{step}" for step in steps(checkpoints)]
+    if not os.path.lexists(latest) and len(found) == 1 and (found[0] / SUMS).is_file() and not _damage(found[0]):
+        _point(latest, found[0].name)
 
 
 def load_model(path: str, dtype: str = "float32") -> Any:

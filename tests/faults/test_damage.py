@@ -105,6 +105,22 @@ def test_a_checkpoint_that_a_kill_caught_while_it_was_replaced_is_put_back(copie
     assert sorted(path.name for path in checkpoints.iterdir()) == ["latest", "step_0", "step_1", "step_2", "step_3"]
 
 
+def test_the_first_checkpoint_is_found_where_a_kill_came_before_latest_pointed_to_it(copied: Path) -> None:
+    checkpoints = copied / "checkpoints"
+    (checkpoints / "latest").unlink()
+    checkpoint.recover(checkpoints)
+    assert not (checkpoints / "latest").exists()  # of several the user chooses
+    for step in (1, 2, 3):
+        shutil.rmtree(checkpoints / f"step_{step}")
+    kept = (checkpoints / "step_0" / "training.pt").read_bytes()
+    cut(checkpoints / "step_0" / "training.pt", seeding.stream(0, "damage"))
+    checkpoint.recover(checkpoints)
+    assert not (checkpoints / "latest").exists()
+    (checkpoints / "step_0" / "training.pt").write_bytes(kept)
+    checkpoint.recover(checkpoints)
+    checkpoint.load_state(checkpoints / "latest")
+
+
 @pytest.mark.slow
 def test_what_the_error_says_brings_the_run_to_its_undisturbed_end(nursery: Nursery, calm: Path, place: Path) -> None:
     """The newest checkpoint, record, line of metrics and summary are damaged, all at once."""
