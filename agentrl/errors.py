@@ -10,6 +10,7 @@
     ├── EnvError               an environment broke its contract
     ├── ToolError              a tool's word to the model: what it did wrong
     ├── TooManyFaults          the machinery fails so often that a run is stopped; it carries the episodes
+    ├── LearnerLost            one of several learners died or does not answer; `resources.restarts` bounds the new starts
     ├── PromptTooLong          a conversation no longer fits an endpoint's model: the policy's own doing, the episode ends
     └── Fault                  the machinery failed, not the policy: the episode is retried by replay
         ├── EnvFault
@@ -68,6 +69,10 @@ class EnvError(AgentRLError):
 
 class ToolError(AgentRLError):
     """A call that a tool refuses; its message is for the model."""
+
+
+class LearnerLost(AgentRLError):
+    """One of several learners died, or showed no sign of life."""
 
 
 class PromptTooLong(AgentRLError):

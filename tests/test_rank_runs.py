@@ -71,7 +71,7 @@ def test_a_rank_that_is_gone_is_an_error_and_not_a_wait(
     with pytest.raises(AgentRLError, match=f"learner 2 .*{problem}.*--resume"):
         getattr(part, method)()
     assert time.monotonic() - started < 20
-    assert team._others[0].process.poll() is not None and not dist.is_initialized()
+    assert not team._others[0].link.alive() and not dist.is_initialized()
     with pytest.raises(AgentRLError, match="cannot be asked any more"):
         part.die()
 
@@ -82,7 +82,7 @@ def test_ranks_end_with_the_training_process() -> None:
         import os, signal
         from agentrl.learning.ranks import Ranks
         team = Ranks(2, "ddp", device="cpu", threads=2)
-        print(team._others[0].process.pid, flush=True)
+        print(team._others[0].link.process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
     """
     path = os.pathsep.join(sys.path)
@@ -122,7 +122,7 @@ class Killing(Progress):
 
     def iteration(self, metrics: Any) -> None:
         if not metrics["iteration"]:
-            self.trainer.lessons.team._others[0].process.kill()
+            self.trainer.lessons.team._others[0].link.process.kill()
 
 
 @pytest.mark.slow

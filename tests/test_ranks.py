@@ -66,7 +66,7 @@ class Halves:
 def team(request: pytest.FixtureRequest) -> Iterator[Ranks]:
     with Ranks(2, request.param, device="cpu", threads=2) as made:
         yield made
-    assert all(other.process.poll() is not None for other in made._others)
+    assert all(not other.link.alive() for other in made._others)
 
 
 # ── who computes what ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""Several learners on one machine: the training process is the first rank and starts the others.
+"""Several learners: the training process is the first rank and starts the others, here or where ``start`` puts them.
 
     with team_of(config) as team:
         learner = team.make(Learner, model=model, loss=loss)     # on every rank
@@ -9,8 +9,10 @@ of ``torch.distributed`` (gloo on the CPU, NCCL on CUDA, one device a rank). Sam
 must not be changed in place while it is used.
 
 A rank that dies breaks the connections of the others, so the first one hears of it within seconds, whatever it waits for, ends the
-rest and raises; a resume goes on from the last checkpoint. When the training process is gone, however that went, the ranks end
-themselves.
+rest and raises LearnerLost; a new start goes on from the last checkpoint (``agentrl.restarting``). One that shows no sign of life
+for ``timeout_s`` (it was stopped, it swaps, its machine is gone) is killed, and has died then. Signs of life come from a thread,
+so ranks that wait for one another for ever look alive: that is an error after ``COLLECTIVE_S``. When the training process is gone,
+however that went, the ranks end themselves.
 """
 
 from __future__ import annotations
@@ -19,28 +21,25 @@ import io
 import os
 import pickle
 import queue
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from agentrl.errors import AgentRLError, ConfigError
-from agentrl.learning.rank_worker import Known, New, join, meeting_place, told
+from agentrl.errors import AgentRLError, ConfigError, LearnerLost
+from agentrl.learning.links import Link, ProcessLink, Start
+from agentrl.learning.rank_worker import Known, Meeting, New, join, meeting_place, told
 from agentrl.learning.team import Sharding, Team
 
 START_S = 300.0  # that a rank may take to import torch and what the methods need
 GRACE_S = 5.0  # after a failure, that the others have to tell what they know
-COLLECTIVE_S = 1800.0  # that ranks wait for one another
+COLLECTIVE_S = 1800.0  # that living ranks wait for one another
+TIMEOUT_S = 60.0  # without a sign of life
 REMEMBERED = 8  # things that need not be sent again
 
 R = TypeVar("R")
@@ -49,13 +48,24 @@ R = TypeVar("R")
 class Ranks(Team):
     """The first rank's side of a team of ``size``, whose other processes it starts and ends.
 
-    ``threads`` of the CPU are divided among the ranks while they compute. Raises ConfigError for more ranks than devices, and
-    AgentRLError where a rank cannot be started.
+    ``threads`` of the CPU are divided among the ranks of this machine while they compute. ``start`` starts another one (None: a
+    process of this machine), and ``host`` is an address of this machine that all of them reach. Raises ConfigError for more ranks
+    than devices, and LearnerLost where a rank cannot be started.
     """
 
-    def __init__(self, size: int, sharding: Sharding, *, device: str, threads: int) -> None:
+    def __init__(
+        self,
+        size: int,
+        sharding: Sharding,
+        *,
+        device: str,
+        threads: int,
+        timeout_s: float = TIMEOUT_S,
+        start: Start | None = None,
+        host: str = "127.0.0.1",
+    ) -> None:
         super().__init__(0, size, sharding)
-        if device == "cuda" and size > torch.cuda.device_count():
+        if start is None and device == "cuda" and size > torch.cuda.device_count():
             raise ConfigError(
                 f"resources.learners = {size}, and torch sees {torch.cuda.device_count()} CUDA devices; each learner needs its own"
             )
@@ -71,27 +81,33 @@ class Ranks(Team):
         self._parts: list[Any] = []  # keeps the ids alive
         self._sent: dict[int, Any] = {}  # what the others remember, by its number
         self._n_sent = 0
-        self._others = [_Other(rank, self.threads, device, self._settled) for rank in range(1, size)]
+        self._others: list[_Other] = []
         self._end = weakref.finalize(self, _end_all, self._others, os.getpid())
         try:
-            self._join(device)
+            for rank in range(1, size):
+                link = (start or ProcessLink)(rank, self.threads, device)
+                self._others.append(_Other(link, timeout_s, self._settled))
+            self._join(device, host)
         except BaseException:
             self.close()
             raise
 
-    def _join(self, device: str) -> None:
+    def _join(self, device: str, host: str) -> None:
         """Waits until every rank has imported what it needs, then meets them."""
         for other in self._others:
-            if other.answer(START_S)[0] != "ready":
-                raise AgentRLError(f"{other.name} could not be started: {other.how()}")
-        store = meeting_place(0, self.size, first=True, limit_s=START_S)
-        settings = {"port": store.port, "size": self.size, "device": device, "limit_s": COLLECTIVE_S}
+            other.send(("prepare",))
+        self._started()
+        store = meeting_place(host, 0, self.size, first=True, limit_s=START_S)
+        meeting = Meeting(host, store.port, self.size, device, COLLECTIVE_S)
         for other in self._others:
-            other.send(("join", settings, "fsdp2" if self.sharded else "ddp"))
-        join(store, rank=0, size=self.size, device=device, limit_s=COLLECTIVE_S)
+            other.send(("join", meeting, "fsdp2" if self.sharded else "ddp", other.link.index))
+        join(store, meeting, rank=0, index=0)
+        self._started()
+
+    def _started(self) -> None:
         for other in self._others:
             if other.answer(START_S)[0] != "done":
-                raise AgentRLError(f"{other.name} could not be started: {other.how()}")
+                raise LearnerLost(f"{other.name} could not be started: {other.how()}")
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -169,13 +185,9 @@ class Ranks(Team):
         """This rank failed. Returns where all of them did so in the same way, and can go on; else ends the others, and raises for
         the one that was the cause."""
         answers = [(other.answer(GRACE_S), other) for other in self._others]
-        died = [found for found in answers if found[0][0] == "died"]
-        other_errors = [found for found in answers if found[0][0] == "raised" and found[0][1] != told(error)]
-        for answer, other in (
-            *died,
-            *sorted(other_errors, key=lambda found: found[1].heard_at),
-        ):  # the first is the cause
-            self._give_up(f"{other.name} {other.how()} in {what}", answer, error)
+        cause = _cause(error, answers)
+        if cause is not None:
+            self._give_up(f"{cause.name} {cause.how()} in {what}", cause.last, error)
         if any(answer[0] != "raised" for answer, _ in answers):
             self.problem = f"{what} failed: {error!r}"
             self.close()
@@ -183,7 +195,8 @@ class Ranks(Team):
     def _give_up(self, problem: str, answer: Sequence[Any], cause: BaseException | None = None) -> None:
         self.problem = problem
         self.close()
-        error = AgentRLError(f"{problem}; --resume goes on from the last checkpoint")
+        kind = AgentRLError if answer[0] == "raised" and not _of_a_meeting(answer[1]) else LearnerLost
+        error = kind(f"{problem}; --resume goes on from the last checkpoint")
         if answer[0] == "raised":
             error.add_note(f"raised there:\n{answer[2]}")
         raise error from cause
@@ -213,93 +226,85 @@ def _large(value: Any) -> bool:
     )
 
 
-class _Other:
-    """Another rank's process, as the first one sees it."""
+def _of_a_meeting(error: str) -> bool:
+    """Whether an error is that of a rank that waited for others in vain, and not its own."""
+    return any(name in error for name in ("gloo", "NCCL", "Connection closed by peer"))
 
-    def __init__(self, rank: int, threads: int, device: str, settled: threading.Event) -> None:
-        ours, theirs = socket.socketpair()
-        path = [str(entry) for entry in sys.path]
-        start = f"from agentrl.learning.rank_worker import main; main({theirs.fileno()}, {rank}, {threads}, {device!r})"
-        count = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-        with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", f"import sys; sys.path[:] = {path!r}; {start}"],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, **count},
-                start_new_session=True,  # Ctrl-C is for the training process to hear, which ends the ranks
-            )
-        self.socket = ours
-        self.connection: Connection[Any, Any] = Connection(os.dup(ours.fileno()))
-        self.name = f"learner {rank + 1} (process {self.process.pid})"
-        self.answers: queue.Queue[tuple[float, tuple[Any, ...]]] = queue.Queue()
-        listening = (self.connection, self.process, self.answers, settled)
-        threading.Thread(target=_listen, args=listening, daemon=True).start()
-        self._last: tuple[Any, ...] = ("silent",)
+
+def _cause(error: BaseException, answers: Sequence[tuple[tuple[Any, ...], _Other]]) -> _Other | None:
+    """Which of the others made the first rank fail with this error; None where the error is its own."""
+    by_kind: dict[str, list[_Other]] = {"died": [], "raised": [], "silent": [], "done": []}
+    for answer, other in answers:
+        if answer[:2] != ("raised", told(error)):
+            by_kind[answer[0]].append(other)
+    in_order = sorted(by_kind["raised"], key=lambda other: (_of_a_meeting(other.last[1]), other.heard_at))
+    silent = by_kind["silent"] if _of_a_meeting(told(error)) else []
+    return next(iter([*by_kind["died"], *in_order, *silent]), None)
+
+
+class _Other:
+    """Another rank, as the first one sees it."""
+
+    def __init__(self, link: Link, timeout_s: float, settled: threading.Event) -> None:
+        self.link = link
+        self.name = link.name
+        self.last: tuple[Any, ...] = ("silent",)
         self.heard_at = 0.0
+        self._answers: queue.Queue[tuple[float, tuple[Any, ...]]] = queue.Queue()
+        threading.Thread(target=_listen, args=(link, self._answers, timeout_s, settled), daemon=True).start()
 
     def send(self, message: tuple[Any, ...]) -> None:
         """How a rank died shows in its answer."""
-        with suppress(OSError):
-            self.connection.send_bytes(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
+        self.link.send(pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL))
 
     def answer(self, limit_s: float) -> tuple[Any, ...]:
-        """What it says next: ("done",); ("raised", error, traceback); ("died",), then for ever; ("silent",) after the limit."""
-        if self._last[0] != "died":
+        """What it says next: ("done",); ("raised", error, traceback); ("died", how), then for ever; ("silent",) after the limit."""
+        if self.last[0] != "died":
             try:
-                self.heard_at, self._last = self.answers.get(timeout=limit_s)
+                self.heard_at, self.last = self._answers.get(timeout=limit_s)
             except queue.Empty:
-                self._last = ("silent",)
-        return self._last
+                self.last = ("silent",)
+        return self.last
 
     def how(self) -> str:
         """How its last answer reads."""
-        if self._last[0] == "raised":
-            return f"raised {self._last[1]}"
-        if self._last[0] == "silent":
-            return "did not answer"
-        status = self.process.wait()
-        if status >= 0:
-            return f"ended with exit status {status}"
-        with suppress(ValueError):
-            name = signal.Signals(-status).name
-            return f"died of {name}" + (" (killed from outside; was there enough memory?)" if name == "SIGKILL" else "")
-        return f"died of signal {-status}"
+        if self.last[0] == "raised":
+            return f"raised {self.last[1]}"
+        return "did not answer" if self.last[0] == "silent" else self.last[1]
 
 
 def _listen(
-    connection: Any,
-    process: subprocess.Popen[bytes],
-    answers: queue.Queue[tuple[float, tuple[Any, ...]]],
-    settled: threading.Event,
+    link: Link, answers: queue.Queue[tuple[float, tuple[Any, ...]]], timeout_s: float, settled: threading.Event
 ) -> None:
     """Hears a rank to its end. One that failed by itself is ended, so that the first rank, which waits for it in a collective,
-    hears of it."""
+    hears of it; so is one that shows no sign of life."""
+    limit_s = START_S
     while True:
         try:
-            answer = pickle.loads(connection.recv_bytes())
-        except (EOFError, OSError):
-            answers.put((time.monotonic(), ("died",)))
+            answer = pickle.loads(link.receive(limit_s))
+        except (EOFError, TimeoutError) as error:
+            how = (
+                link.how()
+                if isinstance(error, EOFError)
+                else f"showed no sign of life for {limit_s:g} s and was killed"
+            )
+            link.kill()
+            answers.put((time.monotonic(), ("died", how)))
             if dist.is_initialized() and dist.get_backend() != "gloo" and not settled.wait(GRACE_S):
                 dist.distributed_c10d._abort_process_group()  # NCCL waits for the dead
             return
+        limit_s = timeout_s
         answers.put((time.monotonic(), answer))
         if answer[0] == "raised" and not settled.wait(GRACE_S):
-            process.kill()
+            link.kill()
 
 
 def _end_all(others: Sequence[_Other], owner: int) -> None:
     if os.getpid() != owner:  # a fork of it is ending
         return
     for other in others:
-        with suppress(OSError):
-            other.socket.shutdown(socket.SHUT_RDWR)  # which the thread that listens hears as well
-        other.socket.close()
+        other.link.hang_up()
     for other in others:
-        try:
-            other.process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            other.process.kill()
-            other.process.wait()
+        other.link.end(GRACE_S)
     if dist.is_initialized():
         dist.destroy_process_group()
