@@ -27,7 +27,7 @@ from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder, lock
 from agentrl.types import RolloutRequest, Task, Trajectory
 from agentrl.viewer import report_or_reason
-from agentrl.watch import Best, Meter, Tracker, Watch, account, best_of, episode_metrics
+from agentrl.watch import Best, Meter, Tracker, Watch, best_of, episode_metrics
 from agentrl.watch.tracking import numbers
 
 
@@ -321,7 +321,7 @@ class Trainer:
             "threads": build.threads(self.config),
             "chat_template": self.template,
             "alarms": self.watch.to_list(),
-            "time": account(self.watch.history),
+            "time": self.watch.account.to_dict(),
             "best": None if (best := self.best()) is None else best.to_dict(),
         }
 

@@ -226,8 +226,8 @@ def remedy(latest: Path) -> str:
 
 
 def recover(checkpoints: Path) -> None:
-    """Puts a checkpoint back that a kill caught while it was being replaced, and points ``latest`` to the first one where a kill came
-    before that. For a process that holds the run folder's lock."""
+    """Puts a checkpoint back that a kill caught while it was being replaced, and points ``latest`` to the
+    first one where a kill came before that. For a process that holds the run folder's lock."""
     latest = checkpoints / "latest"
     if latest.is_symlink() and not latest.exists():
         for aside in checkpoints.glob(f".{os.readlink(latest)}.*.old.tmp"):

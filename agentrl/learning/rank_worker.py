@@ -52,8 +52,8 @@ def told(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Meeting:
-    """Where and how ranks find one another: the address of the first one's store, how many come, "cpu" or "cuda", how long they wait
-    for one another."""
+    """Where and how ranks find one another: the address of the first one's store, how many come, "cpu" or "cuda", and how
+    long they wait for one another."""
 
     host: str
     port: int

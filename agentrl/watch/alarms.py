@@ -18,6 +18,7 @@ from itertools import islice, takewhile
 from typing import Any
 
 from agentrl.run_tables import AlarmsTable
+from agentrl.watch.bounds import Account
 
 Metrics = Mapping[str, Any]
 History = Sequence[Metrics]
@@ -26,6 +27,17 @@ Advice = tuple[str, str]  # the likely cause; the setting to change
 
 SOLVED, HOPELESS = 0.95, 0.1  # success rates
 MARGIN = 0.1
+READ = (  # what the rules read; of the rest of a line only sums are kept, so a long run does not grow
+    "iteration",
+    "entropy",
+    "episode/valid_action_ratio",
+    "episode/repeated_action_ratio",
+    "episode/success_rate",
+    "frac_reward_zero_std",
+    "completions/mean_length",
+    "completions/clipped_ratio",
+    "sampler_gap/mean",
+)
 
 
 @dataclass(slots=True)
@@ -87,19 +99,22 @@ class Rule:
 
 
 class Watch:
-    """Follows the metrics of a run. ``history``: the lines of earlier processes of it, which are not told again."""
+    """Follows the metrics of a run. ``history``: the lines of earlier processes of it, which are not told again. ``account``: where
+    the seconds of all of them went."""
 
     def __init__(self, table: AlarmsTable, history: Iterable[Metrics] = ()) -> None:
         self.table = table
         self.alarms: list[Alarm] = []  # all that were raised, in order
         self.history: list[Metrics] = []
+        self.account = Account()
         self._standing: dict[str, Alarm] = {}
         for metrics in history:
             self.see(metrics)
 
     def see(self, metrics: Metrics) -> list[Alarm]:
         """One more iteration. Returns the alarms that it raises."""
-        self.history.append(metrics)
+        self.history.append({name: metrics[name] for name in READ if name in metrics})
+        self.account.add(metrics)
         raised = []
         for rule in RULES:
             threshold = getattr(self.table, rule.name)

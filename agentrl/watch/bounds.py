@@ -104,22 +104,48 @@ def _shown(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def account(history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of all iterations together: by phase its ``seconds``, ``share`` and ``bound`` (None where there is none), what ``binds``, and
-    the ``setting`` to change. Empty without iterations."""
-    lines = [line for line in history if "binds" in line]
-    if not lines:
-        return {}
-    seconds = {phase: sum(line.get(key, 0.0) for line in lines) for phase, key in SECONDS.items()}
-    bounds = {phase: sum(line[f"bound/{phase}"] for line in lines if f"bound/{phase}" in line) for phase in SECONDS}
-    total = max(sum(line.get("time/iteration", 0.0) for line in lines), 1e-9)
-    phases = {
-        phase: {
-            "seconds": round(spent, 3),
-            "share": round(spent / total, 4),
-            "bound": round(bounds[phase], 4) if bounds[phase] else None,
+class Account:
+    """Of all iterations that were added together: where their seconds went, and what bound them. It holds sums alone, whatever their
+    number."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.seconds = dict.fromkeys(SECONDS, 0.0)
+        self.bounds: dict[str, float] = {}
+        self.empty = True
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """One more iteration's metrics; those without ``binds`` are passed over."""
+        if "binds" not in line:
+            return
+        self.empty = False
+        self.total += line.get("time/iteration", 0.0)
+        for phase, key in SECONDS.items():
+            self.seconds[phase] += line.get(key, 0.0)
+            if f"bound/{phase}" in line:
+                self.bounds[phase] = self.bounds.get(phase, 0.0) + line[f"bound/{phase}"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """By phase its ``seconds``, ``share`` and ``bound`` (None where there is none), what ``binds``, and the ``setting`` to change.
+        Empty without iterations."""
+        if self.empty:
+            return {}
+        total = max(self.total, 1e-9)
+        phases = {
+            phase: {
+                "seconds": round(spent, 3),
+                "share": round(spent / total, 4),
+                "bound": round(self.bounds[phase], 4) if self.bounds.get(phase) else None,
+            }
+            for phase, spent in self.seconds.items()
         }
-        for phase, spent in seconds.items()
-    }
-    found = binding(seconds)
-    return {"binds": sentence(seconds, bounds, total), "setting": SETTINGS[found], "phases": phases}
+        found = binding(self.seconds)
+        return {"binds": sentence(self.seconds, self.bounds, total), "setting": SETTINGS[found], "phases": phases}
+
+
+def account(history: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """``Account.to_dict`` of these lines."""
+    found = Account()
+    for line in history:
+        found.add(line)
+    return found.to_dict()
