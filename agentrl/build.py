@@ -420,7 +420,13 @@ def team(config: RunConfig) -> Any:
     from agentrl.learning.ranks import Ranks
 
     table = config.resources
-    return Ranks(table.learners, table.sharding, device=device(config), threads=threads(config))
+    return Ranks(
+        table.learners,
+        table.sharding,
+        device=device(config),
+        threads=threads(config),
+        timeout_s=table.learner_timeout_s,
+    )
 
 
 def rollouts(config: RunConfig, seats: Mapping[str, Seat], policy: Any) -> Rollouts:

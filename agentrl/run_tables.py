@@ -350,6 +350,10 @@ class ResourcesTable(Table):
     """Processes that train together, on CUDA each on a device of its own; what is learnt does not depend on it."""
     sharding: Literal["ddp", "fsdp2"] = "ddp"
     """What each of several learners holds: "ddp" the whole model, "fsdp2" a part of each layer and of the optimiser's state."""
+    learner_timeout_s: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 60.0
+    """A learner that shows no sign of life for so long (it was stopped, its machine is gone) is given up."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """How often the run goes on from its last checkpoint by itself after one of several learners was lost; 0: that ends it."""
     rollout_workers: Positive = 1
     """Processes that play episodes, each with an engine and environments of its own."""
     address: Annotated[str, Field(min_length=1)] | None = None

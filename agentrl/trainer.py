@@ -22,6 +22,7 @@ from agentrl.console import Progress
 from agentrl.errors import CheckpointError
 from agentrl.evaluation import Evaluation, paired_difference
 from agentrl.lessons import Lessons
+from agentrl.restarting import restarted
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.scenes import Scenes
 from agentrl.store import RunFolder, free_folder, lock
@@ -42,14 +43,30 @@ def train(
     """Trains as the run file says and returns what ``summary.json`` holds.
 
     ``resume`` continues the folder ``out`` (default: ``runs/NAME``) from its last checkpoint to the same numbers as an
-    undisturbed run. ``started`` is ``time.time()`` of the process's start, so that ``seconds`` counts all of it.
+    undisturbed run, and so does a run that loses one of several learners, ``resources.restarts`` times. ``started`` is
+    ``time.time()`` of the process's start, so that ``seconds`` counts all of it.
     """
-    trainer = Trainer(config, progress or Progress.for_terminal(), started or time.time())
-    if resume:
-        trainer.reopen(Path(out) if out else Path("runs") / config.run.name)
-    else:
-        trainer.open(Path(out) if out else free_folder(config.run.name))
-    return trainer.run()
+    progress, started = progress or Progress.for_terminal(), started or time.time()
+    path = Path(out) if out else Path("runs") / config.run.name if resume else None
+    begun, before = (
+        resume,
+        (0.0, 0),
+    )  # whether the folder holds the run; what the first attempt knew of earlier processes
+
+    def attempt(n_lost: int) -> dict[str, Any]:
+        nonlocal path, begun, before
+        trainer = Trainer(config, progress, started)
+        try:
+            path = path or free_folder(config.run.name)
+            (trainer.reopen if begun else trainer.open)(path)
+            before = before if n_lost and begun else (trainer.seconds_before, trainer.restarts)
+            begun, trainer.seconds_before, trainer.restarts = True, before[0], before[1] + n_lost
+        except BaseException:
+            trainer.close()
+            raise
+        return trainer.run()
+
+    return restarted(attempt, config.resources.restarts, progress.note)
 
 
 class Trainer:
@@ -62,6 +79,7 @@ class Trainer:
         self.progress = progress
         self.started = started
         self.seconds_before = 0.0  # of earlier processes of this run
+        self.restarts = 0  # after a learner was lost
         self.iteration = 0
         self.tracker = Tracker(config.run.trackio)
         self.scenes = Scenes.of(config)
@@ -127,7 +145,7 @@ class Trainer:
         self.states = state["states"]
         self.proposals.step = state.get("proposals", self.iteration)
         self.results = state["results"]
-        self.seconds_before = state["seconds"]
+        self.seconds_before, self.restarts = state["seconds"], state.get("restarts", 0)
         self.folder = RunFolder.reopen(path, self.iteration)
         self.watch = Watch(self.config.alarms, self.folder.metrics())
         self.folder.write_alarms(self.watch.to_list())
@@ -172,18 +190,22 @@ class Trainer:
                 self.folder.write_summary({**self.summary(status), "error": f"{type(error).__name__}: {error}"})
             raise
         finally:
-            self.collector.close()
-            for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
-                rollouts.close()
-            self.policy.close()
-            self.tracker.end()
-            self.lessons.close()
+            self.close()
         summary = self.summary("completed")
         self.folder.write_summary(summary)
         if config.run.report and (problem := report_or_reason(self.folder.path)):
             self.progress.note(problem)
         self.progress.finished(summary, self.folder.path)
         return summary
+
+    def close(self) -> None:
+        """Ends every process and connection of the run."""
+        self.collector.close()
+        for rollouts in (self.rollouts, *(rollouts for rollouts, _ in self.panels.values())):
+            rollouts.close()
+        self.policy.close()
+        self.tracker.end()
+        self.lessons.close()
 
     def iterate(self) -> dict[str, Any]:
         """One iteration; returns its metrics."""
@@ -211,6 +233,8 @@ class Trainer:
         if n_bytes:
             metrics["sync/bytes"] = n_bytes
         metrics |= getattr(self.policy, "metrics", dict)()
+        if self.restarts:
+            metrics["restarts"] = self.restarts
         remembered = stages.states_of_credit(self.states)
         self.states = stages.observe(self.methods, self.states, trajectories, probe)
         with timed("storage"):
@@ -316,6 +340,7 @@ class Trainer:
             "eval": shown,
             "seed": self.config.run.seed,
             "n_updates": self.learner.n_updates,
+            "restarts": self.restarts,
             "n_parameters": sum(parameter.numel() for parameter in self.models.model.parameters()),
             "n_trained_parameters": self.learner.n_trained,
             "threads": build.threads(self.config),
@@ -336,6 +361,7 @@ class Trainer:
             "proposals": self.collector.place(),
             "results": self.results,
             "seconds": self.seconds(),
+            "restarts": self.restarts,
         }
         best = self.best()
         checkpoint.save(

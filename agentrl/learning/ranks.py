@@ -50,7 +50,7 @@ class Ranks(Team):
 
     ``threads`` of the CPU are divided among the ranks of this machine while they compute. ``start`` starts another one (None: a
     process of this machine), and ``host`` is an address of this machine that all of them reach. Raises ConfigError for more ranks
-    than devices, and LearnerLost where a rank cannot be started.
+    than devices, and AgentRLError where a rank cannot be started.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Ranks(Team):
     def _started(self) -> None:
         for other in self._others:
             if other.answer(START_S)[0] != "done":
-                raise LearnerLost(f"{other.name} could not be started: {other.how()}")
+                raise AgentRLError(f"{other.name} could not be started: {other.how()}")
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -195,8 +195,10 @@ class Ranks(Team):
     def _give_up(self, problem: str, answer: Sequence[Any], cause: BaseException | None = None) -> None:
         self.problem = problem
         self.close()
-        kind = AgentRLError if answer[0] == "raised" and not _of_a_meeting(answer[1]) else LearnerLost
-        error = kind(f"{problem}; --resume goes on from the last checkpoint")
+        failed = answer[0] == "raised" and not _of_a_meeting(answer[1])  # which a new start would meet again
+        error = (
+            AgentRLError(f"{problem}; --resume goes on from the last checkpoint") if failed else LearnerLost(problem)
+        )
         if answer[0] == "raised":
             error.add_note(f"raised there:\n{answer[2]}")
         raise error from cause

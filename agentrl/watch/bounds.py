@@ -105,8 +105,8 @@ def _shown(value: float) -> str:
 
 
 class Account:
-    """Of all iterations that were added together: where their seconds went, and what bound them. It holds sums alone, whatever their
-    number."""
+    """Of all iterations that were added together: where their seconds went, and what bound them. It holds sums
+    alone, whatever their number."""
 
     def __init__(self) -> None:
         self.total = 0.0
@@ -126,8 +126,8 @@ class Account:
                 self.bounds[phase] = self.bounds.get(phase, 0.0) + line[f"bound/{phase}"]
 
     def to_dict(self) -> dict[str, Any]:
-        """By phase its ``seconds``, ``share`` and ``bound`` (None where there is none), what ``binds``, and the ``setting`` to change.
-        Empty without iterations."""
+        """By phase its ``seconds``, ``share`` and ``bound`` (None where there is none), what ``binds``, and the ``setting`` to
+        change. Empty without iterations."""
         if self.empty:
             return {}
         total = max(self.total, 1e-9)
