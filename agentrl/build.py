@@ -417,9 +417,13 @@ def team(config: RunConfig) -> Any:
 
     if config.resources.learners == 1:
         return Team()
+    table = config.resources
+    if table.backend == "ray":
+        from agentrl.cluster.learners import team_on_ray
+
+        return team_on_ray(table, device=device(config), threads=threads(config))
     from agentrl.learning.ranks import Ranks
 
-    table = config.resources
     return Ranks(
         table.learners,
         table.sharding,

@@ -249,11 +249,14 @@ class _Other:
 
     def __init__(self, link: Link, timeout_s: float, settled: threading.Event) -> None:
         self.link = link
-        self.name = link.name
         self.last: tuple[Any, ...] = ("silent",)
         self.heard_at = 0.0
         self._answers: queue.Queue[tuple[float, tuple[Any, ...]]] = queue.Queue()
         threading.Thread(target=_listen, args=(link, self._answers, timeout_s, settled), daemon=True).start()
+
+    @property
+    def name(self) -> str:
+        return self.link.name
 
     def send(self, message: tuple[Any, ...]) -> None:
         """How a rank died shows in its answer."""
