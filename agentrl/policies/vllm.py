@@ -22,6 +22,7 @@ updates.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -39,10 +40,11 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from agentrl import seeding
 from agentrl.errors import AgentRLError, ConfigError, PolicyFault
 from agentrl.policies.loop_thread import LoopThread
-from agentrl.policies.vllm_engine import RANKS, EngineSettings, start
+from agentrl.policies.vllm_engine import RANKS, STEP_TOKENS, EngineSettings, start
 from agentrl.policies.vllm_weights import WeightsFolder, has_adapter, head_size
 from agentrl.registry import register
 from agentrl.types import Completion, Finish, Sampling
+from agentrl.work import Work
 
 COLDEST = 0.01  # vLLM raises any lower temperature but 0 to this
 
@@ -105,6 +107,8 @@ class VllmPolicy:
             cache_bytes=room, prefix_caching=prefix_caching, threads=threads, tensor_parallel=tensor_parallel,
             eager=eager, lora_rank=_rank(model) if alone else 0, sleeps=sleep, seed=root_seed % 2**31, extra=extra or {},
         )  # fmt: skip
+        # Of what was answered; on several devices together it would be no bound of what one of them measures.
+        self.work = {"reading": Work(), "decoding": Work()} if tensor_parallel == 1 else {}
         self._folder = WeightsFolder(size=size, adapter_alone=alone)
         self._llm: AsyncLLM | None = None
         self._adapter: LoRARequest | None = None
@@ -179,7 +183,21 @@ class VllmPolicy:
         self._heard = time.monotonic()
         self.n_prompt_tokens += len(prompt_ids)
         self.n_cached_tokens += found.num_cached_tokens or 0
-        return self._completion(found, request_id)
+        completion = self._completion(found, request_id)
+        if self.work:
+            self._count(len(prompt_ids), found.num_cached_tokens or 0, len(completion.ids))
+        return completion
+
+    def _count(self, n_prompt: int, n_cached: int, n_sampled: int) -> None:
+        """The work of a request. Which of them shared a pass only the engine knows: passes are as few as there can be."""
+        reading, decoding = self.work["reading"], self.work["decoding"]
+        reading.add([(n_prompt - n_cached, n_cached)], logits=1)
+        reading.forwards = math.ceil(reading.tokens / max(STEP_TOKENS, self.settings.context))
+        steps = n_sampled - 1  # the first token is read off the prompt
+        past = steps * n_prompt + steps * (steps - 1) // 2
+        decoding += Work(0, steps, steps, past + steps, past)
+        decoding.forwards = math.ceil(decoding.tokens / self.settings.batch_size)
+        self.work["decoding"] = decoding
 
     async def _ask(
         self, llm: AsyncLLM, prompt_ids: list[int], parameters: SamplingParams, request_id: str

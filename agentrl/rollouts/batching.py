@@ -1,8 +1,8 @@
-"""How a policy that answers in batches serves many episodes: in rounds, or whenever it is free.
+"""How a policy serves many episodes, and for how long it was asked. One that answers in batches: in rounds, or whenever it is free.
 
 ``Rounds``: every live episode asks, then one batch answers them all. Which requests share a batch depends only on which
 episodes are alive, never on timing: the same run file and seed give the same token ids. ``FreeBatches``: nobody waits for an
-episode whose environment is slow.
+episode whose environment is slow. ``InFlight``: an engine that batches by itself.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from agentrl.errors import PolicyFault
-from agentrl.policies.base import BatchPolicy, Request
+from agentrl.policies.base import BatchPolicy, Policy, Request
+from agentrl.rollouts.episode import Busy
 from agentrl.types import Completion, Sampling
 
 
@@ -119,3 +120,29 @@ class FreeBatches:
         for (_, future), completion in zip(batch, completions, strict=True):
             if not future.done():  # cancelled meanwhile
                 future.set_result(completion)
+
+
+class InFlight:
+    """The ``generate`` of a policy that takes requests one by one. ``seconds``: those in which it held at least one."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._busy = Busy()
+
+    @property
+    def seconds(self) -> float:
+        return self._busy.until_now()
+
+    def leave(self) -> None:
+        """Nobody waits for the others here."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> Completion:
+        """What the policy answers or raises."""
+        with self._busy:
+            return await self.policy.generate(prompt_ids, sampling, request_id)
+
+
+Batches = Rounds | FreeBatches | InFlight

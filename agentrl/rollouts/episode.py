@@ -32,6 +32,10 @@ class Busy:
         if not self._inside:
             self.seconds += time.perf_counter() - self._since
 
+    def until_now(self) -> float:
+        """The same, with what is under way."""
+        return self.seconds + (time.perf_counter() - self._since if self._inside else 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from agentrl.agents.base import Agent, Generate
 from agentrl.errors import ConfigError, TooManyFaults
 from agentrl.policies.base import BatchPolicy, ChatModel, Policy
-from agentrl.rollouts.batching import FreeBatches, Rounds
+from agentrl.rollouts.batching import Batches, FreeBatches, InFlight, Rounds
 from agentrl.rollouts.episode import Busy, Limits
 from agentrl.rollouts.tries import EnvFactory as EnvFactory
 from agentrl.rollouts.tries import EnvPool, Seat, Try, Workers, play_try
@@ -181,14 +181,15 @@ class Rollouts:
         elif self.workers is not None:
             work.stats.generation_s, work.busy.seconds = since(before, self.workers)
 
-    def batches(self, n_players: int) -> Rounds | FreeBatches | None:
-        """What makes batches of requests where the policy wants them; None where the engine does so itself."""
-        if not isinstance(self.policy, BatchPolicy):
-            return None
-        return FreeBatches(self.policy) if self.free else Rounds(self.policy, n_players)
+    def batches(self, n_players: int) -> Batches | None:
+        """What hands requests to a policy, in batches where it wants them; None where others play, or a chat model does."""
+        if isinstance(self.policy, BatchPolicy):
+            return FreeBatches(self.policy) if self.free else Rounds(self.policy, n_players)
+        direct = self.workers is None and isinstance(self.policy, Policy) and not isinstance(self.policy, ChatModel)
+        return InFlight(self.policy) if direct else None
 
     async def play(
-        self, work: Work, at: Place, batches: Rounds | FreeBatches | None, on_turn: Callable[[], None] | None = None
+        self, work: Work, at: Place, batches: Batches | None, on_turn: Callable[[], None] | None = None
     ) -> None:
         """Plays one episode of ``work``, again where the machinery failed. Raises TooManyFaults where most of them fail so."""
         trajectory = await self._episode(work, at, batches, on_turn)
@@ -196,7 +197,7 @@ class Rollouts:
         work.ended(at, trajectory)
 
     async def _episode(
-        self, work: Work, at: Place, batches: Rounds | FreeBatches | None, on_turn: Callable[[], None] | None
+        self, work: Work, at: Place, batches: Batches | None, on_turn: Callable[[], None] | None
     ) -> Trajectory:
         job, seat = self._try(work, at)
         chat_model = self.policy if isinstance(self.policy, ChatModel) else None

@@ -18,12 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
-from agentrl.policies.base import BatchPolicy
-from agentrl.rollouts.batching import FreeBatches
 from agentrl.rollouts.pool import Place, Rollouts, RolloutStats, Work
 from agentrl.types import RolloutRequest, Trajectory
 
@@ -83,7 +81,7 @@ class Ahead:
         self.rollouts = rollouts
         self._gate = Gate(rollouts.max_live)
         self._tickets: dict[tuple[int | str, ...], _Ticket] = {}
-        self._batches = FreeBatches(rollouts.policy) if isinstance(rollouts.policy, BatchPolicy) else None
+        self._batches = replace(rollouts, free=True).batches(rollouts.max_live)
         self._generation_s = 0.0  # until the last `take`
         self._spent = rollouts.workers.spent() if rollouts.workers is not None else (0.0, 0.0)  # likewise
         self._loop = asyncio.new_event_loop()

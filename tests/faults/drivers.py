@@ -117,10 +117,10 @@ class Driver:
     err: Path
     status: int | None = field(default=None)
 
-    def wait(self) -> int:
+    def wait(self, patience_s: float = PATIENCE_S) -> int:
         """Its exit status; negative for a signal."""
         if self.status is None:
-            until(lambda: self.gone(), "a driver that does not end")
+            until(lambda: self.gone(), "a driver that does not end", patience_s)
             self.status = int(self.nursery.ask(wait=self.pid))
         return self.status
 
@@ -162,9 +162,9 @@ def state(pid: int) -> str:
         return ""
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, patience_s: float = PATIENCE_S) -> None:
     """Waits for what is bound to come."""
-    ends = time.monotonic() + PATIENCE_S
+    ends = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < ends, what
         time.sleep(0.005)

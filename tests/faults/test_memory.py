@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_file
-from drivers import Nursery
+from drivers import PATIENCE_S, Nursery
 from memory import LEAK
 
 SMALL = (
@@ -38,7 +38,7 @@ def watched(nursery: Nursery, folder: Path, n: int, *changes: str) -> dict[str, 
     """What was seen in the last 70 % of a run's iterations, when everything has been used once."""
     run_file(folder)
     driver = nursery.call(folder, "memory:main", [*SMALL, f"run.iterations={n}", *changes])
-    assert driver.wait() == 0, driver.said()
+    assert driver.wait(PATIENCE_S * max(1, n / IN_CI)) == 0, driver.said()
     assert driver.nothing_left()
     rows = json.loads((folder / "watched.json").read_text())[-int(0.7 * n) :]
     return {name: [row[name] for row in rows] for name in rows[0]}
