@@ -20,6 +20,8 @@ from agentrl.chat import Renderer
 from agentrl.errors import AgentRLError, ConfigError, PolicyFault, TooManyFaults
 from agentrl.policies import ScriptedPolicy
 from agentrl.rollouts import EnvPool, Limits, Rollouts, play
+from agentrl.rollouts.batching import InFlight
+from agentrl.rollouts.scheduler import Ahead
 from agentrl.types import Outcome, RolloutRequest, Sampling, Task, Trajectory
 
 RENDERER = Renderer(tokenizer())
@@ -106,6 +108,61 @@ def test_a_policy_that_batches_by_itself() -> None:
     rollouts = player(policy, max_live=2)
     assert [trajectory.n_turns for trajectory in play(rollouts, TASKS)] == [2, 3, 4, 2, 3, 4]
     assert rollouts.stats.n_sampled_tokens == 18 * len(RIGHT)
+
+
+class Slow(ScriptedPolicy):
+    """Each answer takes a second of a clock that only this policy moves."""
+
+    now = 0.0
+
+    async def generate(self, prompt_ids: Any, sampling: Sampling, request_id: str) -> Any:
+        await asyncio.sleep(0)
+        self.now += 1.0
+        return await super().generate(prompt_ids, sampling, request_id)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_how_long_an_engine_held_a_request_is_generation(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Slow(lambda prompt_ids, sampling, request_id: RIGHT)
+    monkeypatch.setattr("time.perf_counter", lambda: policy.now)
+    rollouts, requests = player(policy, max_live=2), [RolloutRequest(task, 1) for task in TASKS]
+    if ahead:
+        with Ahead(rollouts) as running:
+            running.start(KEY, requests, rank=3)
+            stats = running.take(KEY)[1]
+    else:
+        rollouts.run(requests, KEY)
+        stats = rollouts.stats
+    assert stats.generation_s == 18.0 == policy.now and stats.environment_wall_s == 0.0
+
+
+def test_seconds_in_flight_count_once_and_end_with_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    held = InFlight(ScriptedPolicy(lambda *_: RIGHT))
+    ends = [asyncio.Event(), asyncio.Event()]
+
+    async def answer(number: int) -> None:
+        await ends[number].wait()
+        raise PolicyFault("the engine died")
+
+    async def asked() -> None:
+        held.policy.generate = lambda prompt_ids, sampling, request_id: answer(int(request_id))  # type: ignore[method-assign]
+        first = asyncio.create_task(held.generate([1], Sampling(), "0"))
+        await asyncio.sleep(0)
+        now[0] = 2.0
+        second = asyncio.create_task(held.generate([1], Sampling(), "1"))
+        for number, until in ((0, 5.0), (1, 7.0)):
+            await asyncio.sleep(0)
+            now[0] = until
+            assert held.seconds == until
+            ends[number].set()
+            await asyncio.wait([(first, second)[number]])
+        now[0] = 20.0
+        assert held.seconds == 7.0
+        assert all(isinstance(task.exception(), PolicyFault) for task in (first, second))
+
+    asyncio.run(asked())
 
 
 def test_within_a_running_event_loop_as_in_a_notebook() -> None:

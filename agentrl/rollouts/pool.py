@@ -29,8 +29,8 @@ T = TypeVar("T")
 @dataclass(slots=True)
 class RolloutStats:
     """What the last ``run`` cost. ``environment_s`` sums over episodes, which share one core, or wait for
-    processes side by side; ``environment_wall_s`` is how long at least one environment was at work; ``generation_s`` is known of
-    policies that answer in batches."""
+    processes side by side; ``environment_wall_s`` is how long at least one environment was at work, ``generation_s`` how
+    long the policy held at least one request."""
 
     seconds: float = 0.0
     generation_s: float = 0.0
