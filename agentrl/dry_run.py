@@ -39,7 +39,7 @@ def dry_run(config: RunConfig) -> list[str]:
     _check_plays(config, methods, scenes)
     scenes.close()
     device, reference = build.device(config), methods.needs_reference
-    needed, fits = _memory(shape, turns, plan_of(config, methods, turns, device), device)
+    needed, fits = _memory(config, shape, turns, plan_of(config, methods, turns, device), device)
     beside = f" and {shape.n_adapter:,} of an adapter" if shape.n_adapter else ""
     return [
         f"model     {config.model.path or 'built from model.config'}: {shape.kind}, {shape.n_parameters:,} parameters{beside}, "
@@ -47,7 +47,6 @@ def dry_run(config: RunConfig) -> list[str]:
         f"iteration at most {turns.episodes:,} episodes, {turns.turns:,} turns, {turns.samples:,} samples of up to "
         f"{turns.longest:,} tokens{counted}",
         *needed,
-        *_learners(config),
         *_cluster(config),
         *_time(config, shape, turns, device, reference),
         *_made(config, fits=fits),
@@ -84,17 +83,27 @@ def plan_of(config: RunConfig, methods: build.Methods, turns: Any, device: str) 
     )
 
 
-def _memory(shape: Any, turns: Any, plan: Any, device: str) -> tuple[list[str], bool]:
-    """Lines, and whether the run fits."""
+def _memory(config: RunConfig, shape: Any, turns: Any, plan: Any, device: str) -> tuple[list[str], bool]:
+    """Lines, and whether the run fits. On the CPU learners share one memory; each has a CUDA device of its own. Those of a cluster
+    may be anywhere: what is compared is the training process."""
     from agentrl.learning import estimate
 
-    parts = estimate.memory(shape, turns, plan)
-    needed, free = estimate.peak(parts), estimate.available(device)
+    table, alone = config.resources, estimate.memory(shape, turns, plan)
+    n, sharded = table.learners, table.sharding == "fsdp2"
+    parts = estimate.of_learner(shape, plan, alone, n, sharded=sharded, first=True) if n > 1 else alone
+    first, free = estimate.peak(parts), estimate.available(device)
+    told, needed = f"about {estimate.amount(first, estimate.SIZES)} at a time", first
+    if n > 1:
+        other = estimate.peak(estimate.of_learner(shape, plan, alone, n, sharded=sharded, first=False))
+        needed = first + (n - 1) * other if device == "cpu" and table.backend == "local" else first
+        told += (
+            f" in learner 1 of {n} ({table.sharding}; the table below), which samples, {estimate.amount(other, estimate.SIZES)} in "
+            f"each other"
+        )
+        told += f", {estimate.amount(needed, estimate.SIZES)} together" if needed > first else ""
     fits = free is None or needed <= free
     shown = "an unknown amount" if free is None else estimate.amount(free, estimate.SIZES)
-    head = (
-        f"memory    about {estimate.amount(needed, estimate.SIZES)} at a time, {shown} free on this machine ({device})"
-    )
+    head = f"memory    {told}, {shown} free on this machine ({device})"
     return [head + ("" if fits else ": IT DOES NOT FIT"), *estimate.table(parts, estimate.SIZES)], fits
 
 
@@ -115,16 +124,6 @@ def _time(config: RunConfig, shape: Any, turns: Any, device: str, reference: boo
         f"time      {one} an iteration, {whole} for {config.run.iterations:,}, if all of it ran at the {speed / 1e9:,.0f} GFLOP/s "
         f"of a matrix product here (N = {shape.n_computing:,}); evaluation not counted",
         *estimate.table(work, estimate.OPERATIONS),
-    ]
-
-
-def _learners(config: RunConfig) -> list[str]:
-    table = config.resources
-    if table.learners == 1:
-        return []
-    held = "all of that" if table.sharding == "ddp" else "its part of weights, gradients and optimiser state"
-    return [
-        f"learners  {table.learners} processes ({table.sharding}), each with {held}; the lines above are of one alone"
     ]
 
 
@@ -156,8 +155,7 @@ def _made(config: RunConfig, *, fits: bool) -> list[str]:
         return ["checked   all but the model, which was not made because it does not fit"]
     resources = config.resources.model_copy(update={"backend": "local"})  # nothing is asked of Ray
     trainer = Trainer(config.model_copy(update={"resources": resources}), Progress(), time.time())
-    trainer.policy.close()
-    trainer.lessons.close()
+    trainer.close()
     return [f"checked   every part of the run was made; {trainer.template}".removesuffix("; ")]
 
 

@@ -29,6 +29,7 @@ from agentrl.trainer import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
 
+
 @pytest.fixture(scope="module", params=["ddp", "fsdp2"])
 def team(request: pytest.FixtureRequest) -> Iterator[Ranks]:
     table = ResourcesTable(backend="ray", learners=2, sharding=request.param, device="cpu", learner_timeout_s=10.0)

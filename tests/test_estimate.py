@@ -17,6 +17,7 @@ pytest.importorskip("peft")
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from toy_runs import metrics, run_file
 from toys import tiny_model, tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -357,6 +358,37 @@ def test_a_dry_run_tells_memory_and_time_and_then_the_run_file(
     assert "2 N x" in with_critic and "tokens x 3" in with_critic and "every part of the run was made" in with_critic
     with_critic, _ = told(capsys, str(run_file(tmp_path)), 'algorithm.credit={name="turn_gae"}', "critic.epochs=3")
     assert "2 N x" in with_critic and "tokens x 3" in with_critic and "every part of the run was made" in with_critic
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_a_dry_run_of_several_learners_tells_what_each_holds(
+    sharding: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text, _ = told(capsys, str(run_file(tmp_path)), "resources.learners=2", f"resources.sharding={sharding}")
+    assert f"in learner 1 of 2 ({sharding}; the table below), which samples" in text and " together, " in text
+    assert ("a part of 2: AdamW" in text) == (sharding == "fsdp2")
+    assert "every part of the run was made" in text and not dist.is_initialized()
+
+
+def test_learners_hold_parts_and_only_the_first_samples() -> None:
+    parts = dict.fromkeys(
+        (*estimate.LASTING, "gradients", "new gradients", "activations", "layer under way"), (100, "")
+    )
+    parts |= dict.fromkeys(("logits", "optimiser step", "KV cache", "reading"), (100, ""))
+    shape = estimate.Shape("qwen2", 1000, 900, 5, 4, 8, 2, 25, None)
+    plan = estimate.Plan(token_budget=8, rows=1, dtype="float32")
+
+    def sizes(**which: bool) -> dict[str, int]:
+        return {name: size for name, (size, _) in estimate.of_learner(shape, plan, parts, 3, **which).items()}
+
+    whole = dict.fromkeys(parts, 100)
+    assert sizes(sharded=False, first=True) == whole
+    assert sizes(sharded=False, first=False) == whole | dict.fromkeys(estimate.SAMPLES, 0)
+    cut = whole | dict.fromkeys(estimate.DIVIDED, 34) | {"layer under way": 100 + 4 * (200 + 25 * 4)}
+    assert sizes(sharded=True, first=False) == cut | dict.fromkeys(estimate.SAMPLES, 0)
+    assert sizes(sharded=True, first=True) == cut | {"weights": 34 + 4000}
 
 
 def test_a_dry_run_follows_the_run_file(tmp_path: Path) -> None:

@@ -32,7 +32,9 @@ def team_on_ray(table: ResourcesTable, *, device: str, threads: int) -> Ranks:
         import ray
 
         if device == "cuda" and not cluster.wanted.learner.get("GPU"):
-            raise ConfigError("resources.learner_gpus = 0, and the training process uses CUDA: each learner needs its own")
+            raise ConfigError(
+                "resources.learner_gpus = 0, and the training process uses CUDA: each learner needs its own"
+            )
         return Ranks(
             table.learners,
             table.sharding,

@@ -339,6 +339,33 @@ def peak(parts: Mapping[str, tuple[int, str]]) -> int:
     return lasting + together((update_peak(parts), generation))
 
 
+DIVIDED = ("weights", "masters", "optimiser state", "reference policy", "critic", "gradients", "new gradients")
+SAMPLES = ("sampler's copy", "KV cache", "reading")  # the first learner alone
+
+
+def of_learner(
+    shape: Shape, plan: Plan, parts: Mapping[str, tuple[int, str]], n: int, *, sharded: bool, first: bool
+) -> dict[str, tuple[int, str]]:
+    """The parts of one of ``n`` learners, of what ``memory`` gives for one alone. Only the first samples; where the model is cut,
+    it keeps a whole one for that, and each holds a layer and the embeddings whole while they compute."""
+    found = dict(parts)
+    if sharded:
+        for name in DIVIDED:
+            size, how = parts[name]
+            found[name] = math.ceil(size / n), f"a part of {n}: {how}" if size else how
+        whole, (size, how) = shape.n_parameters * BYTES[plan.dtype], found["weights"]
+        if first:
+            found["weights"] = size + whole, f"{how}, and all of them, which sample"
+        layer, (size, how) = (
+            math.ceil(whole / shape.layers) + shape.vocabulary * shape.hidden * BYTES[plan.dtype],
+            found["layer under way"],
+        )
+        found["layer under way"] = size + layer, f"{how}, its weights and the embeddings' gathered"
+    if not first:
+        found |= dict.fromkeys(SAMPLES, (0, "the first learner samples"))
+    return found
+
+
 def update_peak(parts: Mapping[str, tuple[int, str]]) -> int:
     """Bytes that an update needs on top of what lasts, at the largest of its moments: forth, back, and the optimiser's step."""
     found = {name: size for name, (size, _) in parts.items()}
