@@ -75,7 +75,7 @@ class LearnerLost(AgentRLError):
     """One of several learners died, or showed no sign of life: ``problem`` says how."""
 
     def __init__(self, problem: str) -> None:
-        super().__init__(f"{problem}; --resume goes on from the last checkpoint")
+        super().__init__(f"{problem}; agentrl train --resume goes on from the last checkpoint")
         self.problem = problem
 
     def __reduce__(self) -> tuple[type[LearnerLost], tuple[str]]:

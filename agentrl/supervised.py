@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,20 +109,36 @@ def run_sft(
 ) -> dict[str, Any]:
     """Teaches the run file's model to imitate the demonstrations (or a training run's own successes), evaluates it, and writes a
     checkpoint. Returns the summary."""
+    with ExitStack() as ends:
+        return _taught(config, demos, out, export, progress or Progress.for_terminal(), started or time.time(), ends)
+
+
+def _taught(
+    config: RunConfig,
+    demos: Path,
+    out: Path | None,
+    export: Path | None,
+    progress: Progress,
+    started: float,
+    ends: ExitStack,
+) -> dict[str, Any]:
+    """``ends`` ends what is started here, also after an error."""
     from agentrl.algorithms.losses import NLL
     from agentrl.learning import checkpoint, sft
     from agentrl.learning.learner import Learner, OptimizerSettings
     from agentrl.trainer import panels, run_panel
 
-    progress, started = progress or Progress.for_terminal(), started or time.time()
     trajectories = read_demos(demos, config.sft)
     scenes = Scenes.of(config)
+    ends.callback(scenes.close)
     models = build.models(config, scenes.pools, tokenizer_path=_tokenizer_of(demos))
     seats = scenes.seats(config, models.renderer, build.context_limit(models.model))
     settings = OptimizerSettings(**build.optimizer_fields(config), total=config.sft.updates)
     team = build.team(config)
+    ends.callback(team.close)
     learner = team.make(Learner, model=models.model, loss=NLL(), settings=settings, **build.memory_fields(config))
     policy = build.policy(config, models.model)
+    ends.callback(policy.close)
     found = panels(config, scenes, build.rollouts(config, seats, policy))
     folder = RunFolder.create(out or free_folder(config.run.name), config.model_dump(mode="python"))
 
@@ -154,7 +171,4 @@ def run_sft(
         write_export(saved, export, config)
     summary = {"status": "completed", "seconds": round(time.time() - started, 1), "eval": {"after": results}}
     folder.write_summary(summary)
-    scenes.close()
-    policy.close()
-    team.close()
     return summary

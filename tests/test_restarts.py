@@ -40,7 +40,8 @@ N_LOSSES = 0  # of this process
 
 @dataclass(frozen=True)
 class Deadly(PPOClip):
-    """$TOY_LOSS = SIGNAL:FILE: the second rank gets the signal while it computes its fourth loss, once for each byte of FILE."""
+    """$TOY_LOSS = SIGNAL:FILE: the second rank gets the signal (WAIT: waits for ever) while it computes its fourth loss, once for
+    each byte of FILE."""
 
     def __call__(self, inputs: LossInputs) -> Any:
         global N_LOSSES
@@ -49,7 +50,8 @@ class Deadly(PPOClip):
             left, N_LOSSES = Path(file).read_bytes(), N_LOSSES + 1
             if left and N_LOSSES == 4:
                 Path(file).write_bytes(left[1:])
-                signal.signal(signal.SIGUSR1, lambda *_: threading.Event().wait())
+                if name == "WAIT":
+                    threading.Event().wait()
                 os.kill(os.getpid(), getattr(signal, name))
         return super().__call__(inputs)
 
@@ -154,7 +156,7 @@ def test_learners_that_wait_for_one_another_for_ever_are_given_up(
     """Both are alive, and one never comes."""
     monkeypatch.setattr(ranks, "COLLECTIVE_S", 5.0)
     monkeypatch.setattr(ranks, "GRACE_S", 1.0)
-    dies_in_updates(tmp_path, monkeypatch, "SIGUSR1", 1)
+    dies_in_updates(tmp_path, monkeypatch, "WAIT", 1)
     progress = Watching()
     train(two(tmp_path, "ddp"), tmp_path / "run", progress=progress)
     (said,) = progress.restarts

@@ -14,7 +14,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from toy_runs import TINY
+import torch.distributed as dist
+from safetensors.torch import load_file
+from toy_runs import TINY, metrics
 from toys import tiny_model, tokenizer
 
 import agentrl
@@ -122,6 +124,28 @@ def test_every_word_of_real_games_is_known() -> None:
             text, info = env.reset(options={"game": json.loads(line)})
             for piece in (text, *info["admissible_actions"]):
                 assert words.unk_token_id not in words(piece, add_special_tokens=False)["input_ids"], piece
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ranks")
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_several_learners_learn_what_one_learns(sharding: str, tmp_path: Path) -> None:
+    from agentrl.supervised import run_sft
+
+    agentrl.train(TABLES, "run.iterations=1", "evaluation.episodes=0", out=tmp_path / "run")
+    found = []
+    for learners in (1, 2):
+        own = {
+            "sft": {"updates": 3, "only_success": False},
+            "resources": {**TABLES["resources"], "learners": learners, "sharding": sharding},
+        }
+        folder = tmp_path / str(learners)
+        run_sft(parse({**TABLES, **own}), tmp_path / "run", folder)
+        found.append((metrics(folder), load_file(folder / "checkpoints" / "latest" / "model.safetensors")))
+        assert not dist.is_initialized()
+    (expected, first), (lines, second) = found
+    assert len(lines) == 3 and lines[-1] == pytest.approx(expected[-1], rel=1e-3, abs=1e-4)
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-3
 
 
 def test_a_run_teaches_from_its_own_trajectories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

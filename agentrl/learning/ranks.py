@@ -197,7 +197,9 @@ class Ranks(Team):
         self.close()
         failed = answer[0] == "raised" and not _of_a_meeting(answer[1])  # which a new start would meet again
         error = (
-            AgentRLError(f"{problem}; --resume goes on from the last checkpoint") if failed else LearnerLost(problem)
+            AgentRLError(f"{problem}; agentrl train --resume goes on from the last checkpoint")
+            if failed
+            else LearnerLost(problem)
         )
         if answer[0] == "raised":
             error.add_note(f"raised there:\n{answer[2]}")
