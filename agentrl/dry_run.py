@@ -153,7 +153,8 @@ def _made(config: RunConfig, *, fits: bool) -> list[str]:
         ]
     if not fits:
         return ["checked   all but the model, which was not made because it does not fit"]
-    resources = config.resources.model_copy(update={"backend": "local"})  # nothing is asked of Ray
+    alone = {"backend": "local", "learners": 1} if config.resources.backend == "ray" else {}  # nothing is asked of Ray
+    resources = config.resources.model_copy(update=alone)
     trainer = Trainer(config.model_copy(update={"resources": resources}), Progress(), time.time())
     trainer.close()
     return [f"checked   every part of the run was made; {trainer.template}".removesuffix("; ")]

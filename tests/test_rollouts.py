@@ -139,15 +139,14 @@ def test_how_long_an_engine_held_a_request_is_generation(ahead: bool, monkeypatc
 def test_seconds_in_flight_count_once_and_end_with_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
-    held = InFlight(ScriptedPolicy(lambda *_: RIGHT))
     ends = [asyncio.Event(), asyncio.Event()]
 
-    async def answer(number: int) -> None:
-        await ends[number].wait()
+    async def answer(prompt_ids: Any, sampling: Sampling, request_id: str) -> Any:
+        await ends[int(request_id)].wait()
         raise PolicyFault("the engine died")
 
     async def asked() -> None:
-        held.policy.generate = lambda prompt_ids, sampling, request_id: answer(int(request_id))  # type: ignore[method-assign]
+        held = InFlight(answer)
         first = asyncio.create_task(held.generate([1], Sampling(), "0"))
         await asyncio.sleep(0)
         now[0] = 2.0

@@ -13,8 +13,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from agentrl.agents.base import Generate
 from agentrl.errors import PolicyFault
-from agentrl.policies.base import BatchPolicy, Policy, Request
+from agentrl.policies.base import BatchPolicy, Request
 from agentrl.rollouts.episode import Busy
 from agentrl.types import Completion, Sampling
 
@@ -125,8 +126,8 @@ class FreeBatches:
 class InFlight:
     """The ``generate`` of a policy that takes requests one by one. ``seconds``: those in which it held at least one."""
 
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
+    def __init__(self, generate: Generate) -> None:
+        self._generate = generate
         self._busy = Busy()
 
     @property
@@ -142,7 +143,7 @@ class InFlight:
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> Completion:
         """What the policy answers or raises."""
         with self._busy:
-            return await self.policy.generate(prompt_ids, sampling, request_id)
+            return await self._generate(prompt_ids, sampling, request_id)
 
 
 Batches = Rounds | FreeBatches | InFlight

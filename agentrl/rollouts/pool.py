@@ -185,8 +185,9 @@ class Rollouts:
         """What hands requests to a policy, in batches where it wants them; None where others play, or a chat model does."""
         if isinstance(self.policy, BatchPolicy):
             return FreeBatches(self.policy) if self.free else Rounds(self.policy, n_players)
-        direct = self.workers is None and isinstance(self.policy, Policy) and not isinstance(self.policy, ChatModel)
-        return InFlight(self.policy) if direct else None
+        others = self.workers is not None or isinstance(self.policy, ChatModel)
+        generate = None if others else getattr(self.policy, "generate", None)
+        return None if generate is None else InFlight(generate)
 
     async def play(
         self, work: Work, at: Place, batches: Batches | None, on_turn: Callable[[], None] | None = None
@@ -201,9 +202,7 @@ class Rollouts:
     ) -> Trajectory:
         job, seat = self._try(work, at)
         chat_model = self.policy if isinstance(self.policy, ChatModel) else None
-        generate: Generate | None = None
-        if chat_model is None:
-            generate = batches.generate if batches is not None else getattr(self.policy, "generate", None)
+        generate: Generate | None = None if batches is None else batches.generate
         how = {"generate": generate, "chat_model": chat_model, "on_turn": on_turn, "busy": work.busy}
         trajectory: Trajectory | None = None
         for attempt in range(self.attempts):
