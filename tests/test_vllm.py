@@ -210,6 +210,26 @@ def test_turns_find_what_was_read_in_the_cache_and_an_update_empties_it(policy: 
     assert policy.n_cached_tokens == cached
 
 
+def test_work_is_counted_and_generation_takes_time(policy: VllmPolicy) -> None:
+    before, asked, cached = (
+        {kind: done.copy() for kind, done in policy.work.items()},
+        policy.n_prompt_tokens,
+        policy.n_cached_tokens,
+    )
+    rollouts = Rollouts(
+        EnvPool(Corridor), ChatAgent(Renderer(tokenizer()), prompt=PROMPT), policy, Limits(2), Sampling(max_tokens=8)
+    )
+    (members,) = rollouts.run([RolloutRequest(Corridor().tasks("train")[0], 3)], ("iteration", 0))
+    reading, decoding = (policy.work[kind] - before[kind] for kind in ("reading", "decoding"))
+    calls = [call for member in members for call in member.calls()]
+    assert reading.tokens == policy.n_prompt_tokens - asked - (policy.n_cached_tokens - cached) > 0
+    assert reading.logits == len(calls)
+    assert decoding.tokens == decoding.logits == sum(len(call.completion_ids) - 1 for call in calls) > 0
+    past = [(len(call.prompt_ids), len(call.completion_ids) - 1) for call in calls]
+    assert decoding.cached == sum(n + step for n, steps in past for step in range(steps))
+    assert 0 < rollouts.stats.generation_s < rollouts.stats.seconds
+
+
 def test_a_cancelled_caller_aborts_the_request(policy: VllmPolicy) -> None:
     async def cancel() -> None:
         sampling = Sampling(max_tokens=500, key=("long",))
