@@ -97,14 +97,14 @@ class Trainer:
         self.states = stages.initial_states(self.methods, config.run.seed)
         self.proposals = stages.Proposals(self.methods.sampler, self.tasks)
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
-        with ExitStack() as running:  # what has running processes ends them where the rest cannot be made
-            running.callback(self.lessons.close)
+        with ExitStack() as opened:  # what has started processes ends them where the rest cannot be made
+            opened.callback(self.lessons.close)
             self.policy = playing.policy_of(config, self.models.model)
-            running.callback(self.policy.close)
+            opened.callback(self.policy.close)
             self.rollouts = build.rollouts(config, seats, self.policy)
             self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)
             self.panels = panels(config, self.scenes, self.rollouts)
-            running.pop_all()
+            opened.pop_all()
         self.results: dict[str, dict[str, Any]] = {}
         self.slowest = 0.0  # seconds of the longest iteration in this process
         self.evaluation_s = 0.0

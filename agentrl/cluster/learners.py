@@ -82,7 +82,8 @@ class RayLink:
         self._cluster = enter(table)
         try:
             options = self._cluster.learner(rank)
-            made = ray.remote(concurrency_groups={"life": 1})(Learner)
+            remote: Any = ray.remote  # whose types know no groups
+            made = remote(concurrency_groups={"life": 1})(Learner)
             self._actor: Any = made.options(**options).remote(rank, max(1, int(table.learner_cpus)), device)
         except BaseException:
             self._cluster.leave()
@@ -93,6 +94,7 @@ class RayLink:
 
     def receive(self, limit_s: float) -> bytes:
         import ray
+        from ray.exceptions import RayError
 
         order = self._orders.get()
         if order is None:
@@ -108,16 +110,17 @@ class RayLink:
                 if order in ready or ray.wait([order], timeout=BEAT_S)[0]:
                     return ray.get(order)
                 heard, beat = time.monotonic(), self._beat()
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             self._problem = f"died ({str(error).strip().splitlines()[0]})"
             raise EOFError(self._problem) from error
 
     def alive(self) -> bool:
         import ray
+        from ray.exceptions import RayError
 
         try:
             ray.get(self._beat(), timeout=5 * BEAT_S)
-        except ray.exceptions.RayError:
+        except RayError:
             return False
         return True
 
@@ -136,8 +139,9 @@ class RayLink:
 
     def end(self, grace_s: float) -> None:
         import ray
+        from ray.exceptions import RayError
 
-        with suppress(ray.exceptions.RayError):  # it is dead
+        with suppress(RayError):  # it is dead
             ray.get(self._beat(), timeout=grace_s)
         self._cluster.leave()
 
