@@ -6,12 +6,13 @@ import asyncio
 import functools
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from agentrl import registry
 from agentrl.algorithms.method import Method
 from agentrl.algorithms.scores.answers import Match, agreement, answer_of, references_of
 from agentrl.errors import ConfigError, PolicyFault, PromptTooLong
@@ -129,6 +130,14 @@ class Judge(Method):
                 return grade
             problem = f"no <score> from 0 to 10 at the end of its reply {reply.text[-80:]!r} ({reply.finish})"
         return problem
+
+
+def verdicts_of(spec: Mapping[str, Any], where: str) -> Judge:
+    """The judge of which another score takes the verdict for a part of its own: the parameters of ``Judge`` without coef. Raises
+    ConfigError for what does not fit."""
+    if "coef" in spec:
+        raise ConfigError(f"{where} gives a verdict, which the score weighs itself: leave coef = {spec['coef']} out")
+    return registry.validate(Judge, spec, where)
 
 
 def grade_of(reply: Reply) -> float | None:
