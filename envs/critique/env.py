@@ -1,8 +1,8 @@
 """Critiques of proposed actions as an environment: one turn, in which a critic says whether an action is right and what is.
 
-env = agentrl.env.make("agentrl/Critique-v0", env="agentrl/Household-v0", options={"difficulty": "tiny"})
-text, info = env.reset(seed=0)
-text, reward, terminated, truncated, info = env.step(env.get_wrapper_attr("oracle")()[0])
+    env = agentrl.env.make("agentrl/Critique-v0", env="agentrl/Household-v0", options={"difficulty": "tiny"})
+    text, info = env.reset(seed=0)
+    text, reward, terminated, truncated, info = env.step(env.get_wrapper_attr("oracle")()[0])
 
 What a critic of actions is trained on (GUI-Critic-R1, arXiv 2506.04614), made from any environment with an oracle.
 """
