@@ -2,6 +2,7 @@
 
 from agentrl.agents.base import Agent, Decision, Episode, Session, View
 from agentrl.agents.chat import ChatAgent
+from agentrl.agents.critic import CriticGraph
 from agentrl.agents.flow import AgentFlow, Caller, FlowAgent
 from agentrl.agents.memory import Append, Window
 from agentrl.agents.messages import MessageAgent
@@ -14,6 +15,7 @@ __all__ = [
     "Append",
     "Caller",
     "ChatAgent",
+    "CriticGraph",
     "Decision",
     "DemonstratorAgent",
     "Episode",
