@@ -334,3 +334,43 @@ def test_only_an_environment_with_an_oracle_knows_what_is_right() -> None:
             critic_env(env="toy/Blind-v0")
     finally:
         gymnasium.registry.pop("toy/Blind-v0")
+
+
+# ── run files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_papers_run_file_has_its_numbers() -> None:
+    from agentrl import build
+    from agentrl import config as configs
+
+    config = configs.load(configs.find("paper/s_grpo"))
+    methods = build.methods(config.algorithm, state_keys=True)
+    assert methods.scores == [SGRPO(lambda_f=0.1, lambda_s=0.1)] and methods.rewards == []
+    assert (methods.sampler.group_size, methods.sampler.tasks, config.optimizer.lr) == (6, 128, 3e-6)
+    assert (methods.loss.level, methods.loss.low, methods.loss.high) == ("sequence", 0.2, 0.2)
+    (kl,) = methods.regularizers
+    assert (kl.estimator, kl.coef) == ("k3", 0.01)
+    assert config.only_env.options["reward_scale"] == 0.0
+
+
+@pytest.mark.slow
+def test_the_papers_run_file_trains(tmp_path: Any) -> None:
+    pytest.importorskip("transformers", reason="training needs the extra 'train'")
+    from toy_runs import metrics, trajectories
+
+    from agentrl import config as configs
+    from agentrl.trainer import train
+
+    shape = "hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2"
+    small = (
+        "model.path=", "model.dtype=float32", "model.gradient_checkpointing=false",
+        f"model.config={{model_type='qwen2', {shape}, max_position_embeddings=4096, tie_word_embeddings=true}}",
+        "env.options.options.difficulty=tiny", "algorithm.sampler.tasks=2", "algorithm.sampler.group_size=3",
+        "rollout.max_tokens=6", "evaluation.episodes=0", "run.iterations=1", "resources.device=cpu", "resources.threads=1",
+    )  # fmt: skip
+    train(configs.load(configs.find("paper/s_grpo"), small), tmp_path / "run")
+    (line,) = metrics(tmp_path / "run")
+    assert line["n_trajectories"] == 6 and line["reward/mean"] == 0  # six random tokens are no critique
+    (members,) = trajectories(tmp_path / "run").values()
+    assert all(member["rewards"] == {"SGRPO": 0.0} for member in members)
+    assert {member["turns"][0]["info"]["label"] for member in members} <= {"Correct", "Incorrect"}

@@ -129,4 +129,4 @@ def test_the_prompt_shows_the_last_k_turns(turns: int) -> None:
 
 def test_a_folder_of_papers_run_files_ships() -> None:
     shipped = {path.stem for path in (Path(configs.__file__).parent / "configs" / "paper").glob("*.toml")}
-    assert {f"paper/{name}" for name in shipped} == set(NAMES)
+    assert {f"paper/{name}" for name in shipped} == {*NAMES, "paper/s_grpo"}
