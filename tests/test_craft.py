@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -257,3 +258,34 @@ def test_any_text_is_worth_something_between_0_and_1_and_the_right_one_is_worth_
     (worth,) = scored(CraftScore(), did(text, reference=right))
     assert worth is not None and 0 <= worth <= 1
     assert scored(CraftScore(), did(right, reference=right)) == [1.0]
+
+
+# ── a run ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_the_stages_and_on_from_a_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="training needs the extra 'train'")
+    import json
+    import shutil
+
+    from toy_runs import assert_same_run, cut, tiny, trajectories
+
+    from agentrl.console import Progress
+    from agentrl.trainer import train
+
+    bands = '[["pick_and_place_simple"], ["look_at_obj_in_light"], ["pick_two_obj_and_place"]]'
+    types = "env.options.task_types=[" + bands.replace("[", "").replace("]", "") + "]"
+    sampler = f'{{name="craft", by="type", bands={bands}, tasks=2, group_size=2, iterations=1, earlier=0.0}}'
+    changes = (types, f"algorithm.sampler={sampler}", "evaluation.episodes=0", "checkpoint.keep=0")
+    made = tmp_path / "run"
+    train(tiny(tmp_path, *changes), made, progress=Progress())
+    played = [{record["task"]["type"] for record in file} for file in trajectories(made).values()]
+    assert played == [{"pick_and_place_simple"}, {"look_at_obj_in_light"}, {"pick_two_obj_and_place"}]
+    state = json.loads((made / "checkpoints" / "latest" / "state.json").read_text())["states"]["sampler"]
+    assert (state["stage"], state["lasted"], state["window"]) == (2, 1, [[0, 4]])
+
+    torn = Path(shutil.copytree(made, tmp_path / "torn", symlinks=True))
+    cut(torn, 1)
+    train(tiny(tmp_path, *changes), torn, progress=Progress(), resume=True)
+    assert_same_run(made, torn)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from chat_server import ChatServer, says
+from hypothesis import given
+from hypothesis import strategies as st
 from toys import PROMPT, TEXTS, Corridor
 
 from agentrl import critique, registry
@@ -105,6 +107,21 @@ def test_a_critic_that_always_says_no_does_not_block(retries: int) -> None:
         1: ["go left", "go right"],
         4: ["go right"] * 2,
     }[retries]
+
+
+@given(
+    st.lists(st.sampled_from([LEFT, RIGHT, "hm"]), min_size=1, max_size=6),
+    st.lists(st.sampled_from([NO, YES, "", "<score>Incorrect</score>"]), min_size=1, max_size=6),
+    st.integers(0, 3),
+)
+def test_whatever_the_critic_says_the_last_proposal_is_executed(acts: list[str], says: list[str], retries: int) -> None:
+    played = play(words(*acts)[0], words(*says)[0], length=9, max_turns=3, retries=retries)
+    assert played.n_turns == 3
+    for turn, order in zip(played.turns, roles(played), strict=True):
+        assert order == ("ac" * len(order))[: len(order)] and 1 <= len(order) <= 2 * retries + 1
+        proposals = [(call.reply or {})["text"] for call in turn.calls if call.role == "actor"]
+        assert proposals[-1] == (f"<action>{turn.action}</action>" if turn.valid else "hm")
+        assert all("ncorrect" in (call.reply or {})["text"] for call in turn.calls[1:-1:2])
 
 
 def test_a_rejected_action_was_not_taken() -> None:
