@@ -107,8 +107,8 @@ class AgentTable(Table):
 
     name: str = "chat"
     """Who acts: "chat", one prompt and one completion a turn, or an agent made of modules: "agentflow", "critic", or a graph of
-    one's own (``MODULE:NAME``). That takes the keys ``options``, ``roles``, ``limits``, ``context`` and ``template_options``; the others
-    are the chat agent's."""
+    one's own (``MODULE:NAME``). That takes the keys ``options``, ``roles``, ``limits``, ``context`` and ``template_options``; the
+    others are the chat agent's."""
     options: Spec = {}
     """Of an agent made of modules: its own settings."""
     roles: dict[str, str | Spec] = {}
