@@ -162,7 +162,8 @@ def test_a_curriculum_observes_what_it_proposed() -> None:
 
 
 def did(*actions: str, reference: Any, problem: str = "", kind: str = "operation") -> Trajectory:
-    turns = [Turn("a page", action=action, info={"problem": problem} if problem else {}) for action in actions]
+    info = {"problem": problem} if problem else {}
+    turns = [Turn("a page", action=action, valid=not problem, info=info) for action in actions]
     return Trajectory("t", "toy", Task("task-1", type=kind, reference=reference), turns=turns)
 
 
@@ -210,6 +211,13 @@ def test_the_check_of_the_other_reading() -> None:
 )
 def test_actions_are_compared_in_parts(action: str, right: str, worth: float) -> None:
     assert scored(CraftScore(), did(action, reference=right)) == pytest.approx([worth])
+
+
+def test_what_another_module_got_wrong_is_not_the_form_of_the_action() -> None:
+    played = did("look", reference="look", problem="critic: no score could be read")
+    assert scored(CraftScore(), played) == [0.0]
+    played.turns[0].valid = True
+    assert scored(CraftScore(), played) == [1.0]
 
 
 def test_a_point_may_be_near() -> None:

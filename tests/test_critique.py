@@ -124,6 +124,13 @@ def test_a_reward_lies_between_0_and_1(formed: bool, same: bool, right: bool, la
     assert -1e-12 <= found <= 1 + 1e-12 and (found == pytest.approx(1)) >= (formed and same and right)
 
 
+@pytest.mark.parametrize("outcome", [Outcome.MAX_TOKENS, Outcome.TIME_LIMIT])
+def test_a_limit_before_the_critique_earns_nothing(outcome: Outcome) -> None:
+    unread = Trajectory("t", "toy", Task("x"), outcome=outcome)
+    cut = Trajectory("t", "toy", Task("x"), turns=[Turn("o")], outcome=outcome)
+    assert scored(SGRPO(), unread, cut, critiqued(RIGHT)) == [0, 0, 1]
+
+
 def test_any_right_suggestion_counts_and_words_may_do() -> None:
     one_of = critiqued(critique.written("", False, "take key 2"), reference="take key 1\ntake key 2")
     near = critiqued(critique.written("", False, "open the big box"))

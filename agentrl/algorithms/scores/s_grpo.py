@@ -14,7 +14,7 @@ from agentrl.algorithms.method import Method
 from agentrl.algorithms.scores.judge import Judge, verdicts_of
 from agentrl.errors import ConfigError
 from agentrl.registry import register
-from agentrl.types import Task, Trajectory
+from agentrl.types import Outcome, Task, Trajectory
 
 SAME = "Grade 10 where the last answer asks for the same action as the expected answer, however it is worded, else 0."
 
@@ -26,7 +26,7 @@ class SGRPO(Method):
 
     r_f = 1 where the output has the parts ``<thought>``, ``<score>`` and ``<suggestion>``, once each and in this order; r_a = 1
     where the score (Correct or Incorrect) is the label; r_s = 1 where the suggestion says the same as the reference. A part that
-    cannot be read earns nothing; the others still count.
+    cannot be read earns nothing; the others still count. An episode that a limit ended before its critique earns 0.
 
     What is right comes from the info of the last turn, ``label`` and ``reference`` (one accepted suggestion a line), as
     ``agentrl/Critique-v0`` gives them, or from ``Task.reference``, a table { score, suggestion }. Such an environment should pay
@@ -98,6 +98,8 @@ class SGRPO(Method):
 def _right(trajectory: Trajectory) -> tuple[bool, list[str]]:
     """The label of the proposed action, and the suggestions that are right."""
     info: Mapping[str, object] = trajectory.turns[-1].info if trajectory.turns else {}
+    if trajectory.outcome in (Outcome.MAX_TOKENS, Outcome.TIME_LIMIT):
+        return False, []  # the episode ended before the environment read a critique
     if "label" in info:
         return info["label"] == critique.CORRECT, str(info.get("reference", "")).splitlines()
     if trajectory.task.reference is None:
