@@ -136,6 +136,17 @@ def test_a_critique_without_a_score_is_no_objection_and_is_told() -> None:
     assert [turn.info.get("problem") for turn in played.turns] == ["critic: no score could be read", None]
 
 
+def test_a_critique_that_was_cut_off_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen critic has ``rollout.max_tokens`` unless its role says more, which an actor's may be too few of."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    from agentrl.policies.openai import OpenAIChat, parse_endpoint
+
+    with ChatServer(says("<thought>It leads", finish="length")) as server:
+        chat = OpenAIChat(parse_endpoint(server.spec().partition(":")[2]))
+        played = play(words(RIGHT)[0], ChatSpeaker(chat), max_turns=1)
+    assert played.turns[0].info["problem"] == "critic: no score could be read (cut off at max_tokens)"
+
+
 def test_a_reply_without_an_action_is_shown_to_no_critic() -> None:
     critic, asked = words(NO)
     played = play(words("go right", LEFT)[0], critic, max_turns=1)

@@ -118,9 +118,11 @@ class CriticGraph:
         """What the critic says of that."""
         shown = critique.fields(view.fields(), [action for _, action in past], proposed)
         asked = fill("agent.options.question", self.question, shown)
-        said = critique.read((await call("critic", asked, facts={**_facts(view, past), "proposed": proposed})).text)
+        answer = await call("critic", asked, facts={**_facts(view, past), "proposed": proposed})
+        said = critique.read(answer.text)
         if said.correct is None:
-            call.problems.append("critic: no score could be read")
+            cut = " (cut off at max_tokens)" if answer.call.finish == "length" else ""
+            call.problems.append(f"critic: no score could be read{cut}")
         return said
 
 

@@ -137,8 +137,8 @@ def _gold(given: Json) -> Gold | None:
 
 
 def _formed(turn: Turn) -> bool:
-    """Whether the completion held an action; whether that did anything does not matter. A valid turn's problem is another's: that of
-    a module which was asked beside the actor."""
+    """Whether the completion held an action; whether that did anything does not matter. A valid turn's problem is another's: that
+    of a module which was asked beside the actor."""
     return bool(turn.action.strip()) and (turn.valid or not turn.info.get("problem"))
 
 
