@@ -11,6 +11,8 @@ from typing import Any
 
 from agentrl import registry
 from agentrl.agents import ChatAgent, MessageAgent, View
+from agentrl.agents.flow.roles import is_flow
+from agentrl.agents.flow.roles import texts_of as flow_texts
 from agentrl.agents.prompting import DEFAULT_PROMPT, FREE_PROMPT, default_prompt
 from agentrl.algorithms.method import WHOLE, check_columns, columns, scope
 from agentrl.chat import ActionFormat, Renderer, VerlAgentFormat, build_tokenizer
@@ -342,6 +344,8 @@ def texts_of(config: RunConfig) -> list[str]:
 
 
 def _texts(table: AgentTable) -> list[str]:
+    if is_flow(table):
+        return list(flow_texts(table))
     return [table.prompt or DEFAULT_PROMPT, table.system, *(str(v) for k, v in table.memory.items() if k != "name")]
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from agentrl import build, stages
-from agentrl.agents import Append, ChatAgent, View
+from agentrl import build, seating, stages
+from agentrl.agents import Append, ChatAgent, FlowAgent, View
 from agentrl.algorithms.method import columns
 from agentrl.chat import Renderer, build_tokenizer
 from agentrl.chat.tokenizers import is_folder
@@ -163,7 +163,7 @@ def upper_bound(
 
     by_name = {scene.name: scene for scene in scenes.all}
     agents = {
-        name: build.chat_agent(config.agent_of(scene.table), renderer, scene.view, limit)
+        name: seating.agent(config, config.agent_of(scene.table), renderer, scene.view, limit)
         for name, scene in by_name.items()
     }
     known: dict[tuple[str, int], list[tuple[int, int]]] = {}
@@ -179,15 +179,20 @@ def upper_bound(
     return total
 
 
-def _extends(agent: ChatAgent) -> bool:
+def _extends(agent: ChatAgent | FlowAgent) -> bool:
     """Whether an episode is one sample."""
-    return isinstance(agent.memory, Append) and not agent.follows_template
+    return isinstance(agent, ChatAgent) and isinstance(agent.memory, Append) and not agent.follows_template
 
 
-def _lengths(agent: ChatAgent, scene: Scene, n_turns: int, max_tokens: int) -> Iterator[tuple[int, int]]:
+def _lengths(agent: ChatAgent | FlowAgent, scene: Scene, n_turns: int, max_tokens: int) -> Iterator[tuple[int, int]]:
     """(prompt, completion) tokens of each turn, where every completion is as long as it may be and every observation as long as
-    the first."""
+    the first. What the modules of a flow are shown is not known before: a call of each trained one fills the context."""
     view = scene.view
+    if isinstance(agent, FlowAgent):
+        size = max_tokens if agent.context is None else max(0, agent.context - max_tokens)
+        n_trained = sum(speaker.trained for speaker in agent.speakers.values())
+        yield from [(size, max_tokens)] * n_trained * n_turns
+        return
     action = max(view.info.get("admissible_actions", ()), key=len, default="")
     for turn in range(n_turns):
         seen = View(view.observation, view.info, turn)

@@ -16,6 +16,7 @@
         │   ├── EnvTimeout     it did not answer in time, and its process was killed
         │   └── ToolFault      what a tool stands on is broken: a server that is down
         └── PolicyFault
+            └── TurnFault      between two calls of one turn: it carries those that were answered
 
 Messages say what was wanted, what came and what to do.
 """
@@ -101,6 +102,14 @@ class ToolFault(EnvFault):
 
 class PolicyFault(Fault):
     """An engine or an endpoint failed."""
+
+
+class TurnFault(PolicyFault):
+    """An engine or an endpoint failed in the middle of a turn. ``calls`` were answered before that, and are not asked again."""
+
+    def __init__(self, message: str, calls: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.calls = calls
 
 
 def did_you_mean(wanted: str, known: Iterable[str]) -> str:

@@ -19,9 +19,10 @@ import gymnasium
 from rich.console import Console
 from rich.table import Table
 
-from agentrl import build, registry
+from agentrl import build, registry, seating
 from agentrl import config as configs
 from agentrl.agents import Agent
+from agentrl.agents.flow.roles import is_flow
 from agentrl.config import AgentTable, EnvTable, RunConfig
 from agentrl.console import Progress, print_table, rate
 from agentrl.env import environment
@@ -319,7 +320,7 @@ def _from_checkpoint(
     settings = _seeded(configs.parse(data), seed, temperature)
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
     models = build.models(settings, [pool])
-    agent = build.chat_agent(settings.agent_of(table), models.renderer, view, build.context_limit(models.model))
+    agent = seating.agent(settings, settings.agent_of(table), models.renderer, view, build.context_limit(models.model))
     seat = Seat(pool, agent, Limits(max_turns=table.max_turns))
     return settings, build.rollouts(settings, {"": seat}, build.policy(settings, models.model))
 
@@ -342,7 +343,10 @@ def _from_chat_model(
         changes |= {"max_tokens": endpoint.max_tokens, "max_live": endpoint.concurrency}
     settings = settings.model_copy(update={"rollout": settings.rollout.model_copy(update=changes)})
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
-    seat = Seat(pool, build.message_agent(prompting, view), Limits(max_turns=table.max_turns))
+    made = (
+        seating.agent(settings, prompting, None, view) if is_flow(prompting) else build.message_agent(prompting, view)
+    )
+    seat = Seat(pool, made, Limits(max_turns=table.max_turns))
     return settings, build.rollouts(settings, {"": seat}, model)
 
 

@@ -37,6 +37,8 @@ KINDS = (
     "regularizer",
     "memory",
     "agent",
+    "flow",
+    "rule",
     "policy",
     "tool",
 )

@@ -110,6 +110,8 @@ def _again(env: gymnasium.Env[str, str], trajectory: Trajectory) -> str:
     """Takes the action again whose reply was a fault, if there is one."""
     if trajectory.outcome not in UNSEEN or not trajectory.turns or "environment" in trajectory.turns[-1].seconds:
         return ""
+    if trajectory.turns[-1].info.get("unfinished"):  # it had no action yet
+        return ""
     action = trajectory.turns[-1].action
     try:
         env.step(action)
@@ -127,8 +129,10 @@ def _checks(env: gymnasium.Env[str, str], trajectory: Trajectory) -> Iterator[Ch
         yield number, "observation", turn.observation, observation
         yield number, "state key", turn.state_key, None if state_key is None else checked_key(env, state_key())
         last = number == len(turns)
-        if last and outcome in UNSEEN and "environment" not in turn.seconds:
-            return  # the fault came instead of a reply
+        if last and "environment" not in turn.seconds:  # the environment never answered it
+            if outcome in UNSEEN:
+                return  # the fault came instead of a reply
+            break  # a limit ended the episode before the turn had an action
         observation, reward, terminated, truncated, info = env.step(turn.action)
         checked_reply(env, observation, info)
         yield number, "reward", turn.reward, float(reward)

@@ -105,6 +105,19 @@ class ModelTable(Table):
 class AgentTable(Table):
     """How observations become prompts, and completions actions."""
 
+    name: str = "chat"
+    """Who acts: "chat", one prompt and one completion a turn, or an agent made of modules: "agentflow", or a graph of one's own
+    (``MODULE:NAME``). That takes the keys ``options``, ``roles``, ``limits``, ``context`` and ``template_options``; the others
+    are the chat agent's."""
+    options: Spec = {}
+    """Of an agent made of modules: its own settings."""
+    roles: dict[str, str | Spec] = {}
+    """Of an agent made of modules: who speaks for a role: "trained" (the policy), "checkpoint:PATH" (frozen),
+    "openai:URL#MODEL,…" or "rule:NAME" (a Python function, also ``rule:MODULE:NAME``), or a table of that ``speaker`` with
+    ``trainable``, ``temperature``, ``max_tokens``, and ``options`` of a rule. Absent: as the agent itself says."""
+    limits: Spec = {}
+    """Of an agent made of modules: ``calls`` of a turn (16), ``tokens`` sampled and ``seconds`` of an episode (no bound)."""
+
     memory: Spec = {"name": "window", "turns": 4}
     """What of the past is shown: "window" renders the last ``turns`` turns anew (``item``, ``header``, ``empty``: their
     templates), "append" lets the conversation grow (``next``: what a later turn adds)."""
@@ -381,6 +394,8 @@ class DemosTable(Table):
     """Keep only the episodes that succeed."""
     imitate_noise: bool = False
     """Also learn from the turns that were the agent's noise."""
+    roles: dict[str, str | Spec] = {}
+    """Where ``[agent]`` is made of modules: the rule that shows what each trained role is to say, in place of ``agent``."""
 
 
 class SftTable(Table):

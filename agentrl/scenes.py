@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agentrl import build
+from agentrl import build, seating
 from agentrl.agents import Agent, View
 from agentrl.chat import Renderer
 from agentrl.config import EnvTable, RunConfig
@@ -119,12 +119,12 @@ class Scenes:
         limit: int | None,
         wrap: Callable[[Any], Agent] = lambda agent: agent,
     ) -> dict[str, Seat]:
-        """Where each scene's tasks are played, by name: with the chat agent of the run file, its template checked against what
-        the environment shows. ``limit`` is the model's context; ``wrap`` makes another agent of the chat agent."""
+        """Where each scene's tasks are played, by name: with the agent of the run file, checked against what the environment
+        shows. ``limit`` is the model's context; ``wrap`` makes another agent of it."""
         return {
             scene.name: Seat(
                 scene.pool,
-                wrap(build.chat_agent(config.agent_of(scene.table), renderer, scene.view, limit)),
+                wrap(seating.agent(config, config.agent_of(scene.table), renderer, scene.view, limit)),
                 Limits(max_turns=scene.table.max_turns),
             )
             for scene in self.all

@@ -8,8 +8,7 @@ from typing import Any
 
 import tomli_w
 
-from agentrl import build, registry
-from agentrl.agents import DemonstratorAgent
+from agentrl import build, seating
 from agentrl.config import RunConfig, SftTable
 from agentrl.console import Progress
 from agentrl.errors import CheckpointError, ConfigError
@@ -35,8 +34,7 @@ def make_demos(config: RunConfig, out: Path, progress: Progress | None = None) -
             f"{len(tasks)} tasks in {', '.join(f'{each.title} {each.split}' for each in config.env)}"
         )
     tokenizer, renderer = build.tokenizer(config, scenes.pools)
-    expert = registry.build("agent", table.agent, "demos.agent")
-    seats = scenes.seats(config, renderer, None, lambda chat: DemonstratorAgent(chat, expert, table.imitate_noise))
+    seats = scenes.seats(config, renderer, None, lambda agent: seating.demonstrator(config, agent))
     rollouts = build.rollouts(config, seats, None)
     folder = RunFolder.create(out, config.model_dump(mode="python"))
     tokenizer.save_pretrained(out / "tokenizer")

@@ -155,7 +155,7 @@ class Call:
     policy_version: int = 0
     versions: Sequence[int] | None = None  # [C] of each token, where an update came in the middle
     trainable: bool = True
-    source: Literal["policy", "forced", "demo"] = "policy"
+    source: Literal["policy", "forced", "demo", "rule"] = "policy"  # a rule: a Python function in a model's place
     messages: Sequence[Message] | None = None  # exactly what was sent, where the ids are not known
     reply: Mapping[str, Json] | None = None  # exactly what came back
     learner_logprobs: Sequence[float] | None = (

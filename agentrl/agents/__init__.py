@@ -2,6 +2,7 @@
 
 from agentrl.agents.base import Agent, Decision, Episode, Session, View
 from agentrl.agents.chat import ChatAgent
+from agentrl.agents.flow import AgentFlow, Caller, FlowAgent
 from agentrl.agents.memory import Append, Window
 from agentrl.agents.messages import MessageAgent
 from agentrl.agents.person import PersonAgent
@@ -9,12 +10,15 @@ from agentrl.agents.plain import DemonstratorAgent, ExpertAgent, OracleAgent, Ra
 
 __all__ = [
     "Agent",
+    "AgentFlow",
     "Append",
+    "Caller",
     "ChatAgent",
     "Decision",
     "DemonstratorAgent",
     "Episode",
     "ExpertAgent",
+    "FlowAgent",
     "MessageAgent",
     "OracleAgent",
     "PersonAgent",

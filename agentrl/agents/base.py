@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 
 from agentrl.policies.base import ChatModel
-from agentrl.types import Call, Completion, Sampling, Task
+from agentrl.types import Call, Completion, Outcome, Sampling, Task
 
 Generate = Callable[[Sequence[int], Sampling, str], Awaitable[Completion]]
 
@@ -33,6 +33,8 @@ class Episode:
     generate: Generate | None = None
     chat_model: ChatModel | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    max_turns: int | None = None  # that the episode may have; None: nobody said
+    deadline: float | None = None  # of ``time.monotonic``, where the episode has one
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,9 @@ class Decision:
     deliberate: bool = True  # False for an expert's noise, which nobody should imitate
     only_admissible: bool = True
     over_budget: bool = False  # the prompt no longer fits: the episode ends with MAX_TOKENS
+    ends: Outcome | None = (
+        None  # a limit ends the episode here; calls that were made are kept as a turn without a reply
+    )
     leaves: bool = False  # a person ends the episode here: CANCELLED, with ``problem`` as its error
 
 
@@ -75,7 +80,8 @@ class Session(Protocol):
     """One agent in one episode.
 
     A session that asks a model also has ``record(view, call, action)``, which takes in a turn that an earlier try of the
-    episode has played; one without it is a function of ``Episode.rng`` and of what it sees, and is asked again on a replay.
+    episode has played, or ``replay(view, turn)``, which gives the decision of such a turn; one without either is a function of
+    ``Episode.rng`` and of what it sees, and is asked again on a replay.
     """
 
     async def act(self, view: View) -> Decision: ...

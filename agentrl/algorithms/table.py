@@ -106,7 +106,7 @@ class TurnTable:
             state=None if turns and all(state is None for state in states) else states,
             observation=[turn.observation for turn in turns],
             n_tokens=np.array([_n_tokens(turn) for turn in turns], dtype=np.int64),
-            n_calls=np.array([len(turn.calls) for turn in turns], dtype=np.int64),
+            n_calls=np.array([sum(call.source != "rule" for call in turn.calls) for turn in turns], dtype=np.int64),
             n_tool_calls=np.array([turn.info.get("n_tool_calls", 0) for turn in turns], dtype=np.int64),
             action=[turn.action for turn in turns],
             valid=np.array([turn.valid for turn in turns], dtype=bool),

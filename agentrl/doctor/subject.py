@@ -14,10 +14,11 @@ from typing import Any
 from agentrl import build
 from agentrl import config as configs
 from agentrl.agents import ChatAgent
+from agentrl.agents.flow.roles import is_flow
 from agentrl.chat import Renderer, Traits
 from agentrl.chat.tokenizers import first_line, is_folder, load_tokenizer
 from agentrl.config import AgentTable, RunConfig
-from agentrl.errors import CheckpointError, MissingExtra
+from agentrl.errors import CheckpointError, ConfigError, MissingExtra
 from agentrl.evaluator import saved_model
 from agentrl.overrides import overridden
 from agentrl.scenes import Scene
@@ -184,6 +185,10 @@ class Subject:
     def agent(self) -> ChatAgent:
         """The agent that plays the scene. Raises ConfigError where the settings do not fit it."""
         assert self.scene is not None
+        if is_flow(self.table):
+            raise ConfigError(
+                f"doctor plays with the chat agent, and agent.name = '{self.table.name}'; give a run file of a chat agent"
+            )
         return build.chat_agent(self.table, self.renderer, self.scene.view, self.shape.positions)
 
     def prompts(self, n: int) -> list[list[int]]:

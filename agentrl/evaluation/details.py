@@ -53,7 +53,7 @@ def episode_rows(trajectories: Sequence[Trajectory], samples: int = 1) -> list[d
 
 
 def _row(trajectory: Trajectory, sample: int) -> dict[str, Any]:
-    calls = list(trajectory.calls())
+    calls = [call for call in trajectory.calls() if call.source != "rule"]
     return {
         "id": trajectory.id,
         "task": trajectory.task.id,

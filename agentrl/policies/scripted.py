@@ -37,10 +37,11 @@ class ReplayPolicy:
 
     def __init__(self, trajectories: Iterable[Trajectory]) -> None:
         self._calls = {
-            f"{trajectory.id}/turn={number}": call
+            name: call
             for trajectory in trajectories
             for number, turn in enumerate(trajectory.turns)
-            for call in turn.calls
+            for place, call in enumerate(turn.calls)
+            for name in (f"{trajectory.id}/turn={number}", f"{trajectory.id}/turn={number}/call={place}")
         }
 
     async def generate(self, prompt_ids: Sequence[int], sampling: Sampling, request_id: str) -> Completion:

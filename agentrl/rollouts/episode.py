@@ -10,7 +10,7 @@ from typing import Any
 
 from agentrl.agents.base import Agent, Decision, Episode, View
 from agentrl.env import awaited, checked_failure, checked_key, checked_reply, checked_start, hook
-from agentrl.errors import EnvError, EnvFault, EnvTimeout, PolicyFault
+from agentrl.errors import EnvError, EnvFault, EnvTimeout, PolicyFault, TurnFault
 from agentrl.types import Json, Outcome, Task, Trajectory, Turn
 
 
@@ -92,11 +92,13 @@ class _Player:
         self.limits = limits
         self.on_turn = on_turn
         self.busy = busy
+        self.started = time.monotonic()
+        episode.max_turns = limits.turns(episode.task)
+        episode.deadline = None if limits.time_limit_s is None else self.started + limits.time_limit_s
         self.session = agent.start(episode)
         self.state_key = hook(episode.env, "state_key")
         self.failure = hook(episode.env, "failure")
         self.awaited = awaited(episode.env)
-        self.started = time.perf_counter()
 
     async def play(self, seed: int, replay: Sequence[Turn]) -> None:
         observation, info = await self._reset(seed)
@@ -104,14 +106,23 @@ class _Player:
         trajectory.outcome = Outcome.MAX_TURNS
         for number in range(self.limits.turns(self.episode.task)):
             started = time.perf_counter()
-            if self.limits.time_limit_s is not None and started - self.started > self.limits.time_limit_s:
+            if self.episode.deadline is not None and time.monotonic() > self.episode.deadline:
                 trajectory.outcome = Outcome.TIME_LIMIT
                 break
             view = View(observation, info, number)
             key = await self._state_key()
-            decision = await (self._replayed(view, replay[number]) if number < len(replay) else self.session.act(view))
+            try:
+                decision = await self._decision(view, replay[number] if number < len(replay) else None)
+            except TurnFault as fault:
+                trajectory.turns.append(Turn(observation, key, list(fault.calls), info={"unfinished": True}))
+                raise
             if decision.over_budget:
                 trajectory.outcome, trajectory.error = Outcome.MAX_TOKENS, decision.problem
+                break
+            if decision.ends is not None:
+                trajectory.outcome, trajectory.error = decision.ends, decision.problem
+                if decision.calls:  # what was sampled is trained on; the environment does not see this turn
+                    trajectory.turns.append(self._turn(view, key, decision))
                 break
             if decision.leaves:
                 trajectory.outcome, trajectory.error = Outcome.CANCELLED, decision.problem
@@ -193,9 +204,15 @@ class _Player:
         turn.seconds["environment"] = spent
         return observation, info, Outcome.TERMINATED if terminated else Outcome.TRUNCATED if truncated else None
 
+    async def _decision(self, view: View, earlier: Turn | None) -> Decision:
+        return await (self.session.act(view) if earlier is None else self._replayed(view, earlier))
+
     async def _replayed(self, view: View, turn: Turn) -> Decision:
         if turn.observation != view.observation:
             raise EnvFault(f"turn {view.turn} cannot be replayed: the environment answered differently this time")
+        replay = getattr(self.session, "replay", None)
+        if replay is not None:
+            return await replay(view, turn)
         record = getattr(self.session, "record", None)
         if (
             record is None

@@ -14,7 +14,7 @@ from agentrl.types import Outcome, Trajectory, Turn
 def episode_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     """Names as TRL's, verl's and verl-agent's users know them. Over all trajectories that were scored, filtered or not."""
     turns = [turn for trajectory in trajectories for turn in trajectory.turns]
-    calls = [call for turn in turns for call in turn.calls]
+    calls = [call for turn in turns for call in turn.calls if call.source != "rule"]
     lengths = [len(call.completion_ids) for call in calls]
     n = max(1, len(trajectories))
     by_env = {

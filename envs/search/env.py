@@ -6,7 +6,10 @@
     text, reward, terminated, truncated, info = env.step("<answer> Cold Bay </answer>")
 
 An action is a model's whole reply. Its first ``<search>`` or ``<answer>`` counts; passages, questions and what stands elsewhere are
-never read for tags. Worlds are generated (``difficulty``), or the questions of a folder are asked over a corpus (``data``).
+never read for tags. With ``tools`` a reply may be a call instead, of one of them or of ``search``:
+``<tool_call>{"name": "search", "arguments": {"query": "the author of Winter Mirror"}}</tool_call>``.
+
+Worlds are generated (``difficulty``), or the questions of a folder are asked over a corpus (``data``).
 """
 
 from __future__ import annotations
@@ -23,9 +26,11 @@ from agentrl.answers import agreement, normal_form
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.search import data as files
 from agentrl.envs.search import generate
+from agentrl.envs.search.calls import Calls
 from agentrl.errors import ConfigError, GameError, did_you_mean
 from agentrl.retrieval import Hit, Passage, Retriever
 from agentrl.tags import first_pair
+from agentrl.tool import ToolSpec
 from agentrl.types import Task
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ OVER = "The episode is over."
 FORMAT = {(True, True): 1.0, (True, False): 0.8, (False, True): 0.2, (False, False): 0.1}
 FOUND = 0.1
 
-Snapshot = tuple[Task, tuple[Hit, ...], bool, bool]
+Snapshot = tuple[Task, tuple[Hit, ...], tuple[tuple[str, str], ...], bool, bool]
 
 
 class SearchEnv(TextEnv, AwaitedEnv):
@@ -58,11 +63,14 @@ class SearchEnv(TextEnv, AwaitedEnv):
     ``index`` a folder that keeps the corpus's index, and ``encoder`` the folder of a transformers model that ranks it instead of
     BM25. ``k`` passages answer a query. ``searches`` bounds an episode: a task's
     ``max_turns`` is one more, the answer. ``score`` is the reward of the answer: "exact" (match of normal forms), "f1" (of words)
-    or "format" (Search-R1 v0.3: also for replies that are one tag pair and nothing else). ``split`` is where ``reset`` without a
-    task draws from; ``seed`` seeds the first ``reset`` that is given none.
+    or "format" (Search-R1 v0.3: also for replies that are one tag pair and nothing else). ``tools``: functions that may be called
+    beside the search (registered names as "calculator", ``module:attribute``, or tools themselves; no toolsets).
+
+    ``split`` is where ``reset`` without a task draws from; ``seed`` seeds the first ``reset`` that is given none.
 
     Keys of ``info``: success (bool: the answer matches exactly), valid (False: no action was found), n_tool_calls (searches of the
-    turn), goal (the question), task_type, task_id, n_passages (different ones seen), free_text, and at the end answer and f1.
+    turn, and with ``tools`` all calls), with ``tools`` n_tool_errors, goal (the question), task_type, task_id, n_passages
+    (different ones seen), free_text, and at the end answer and f1.
     """
 
     levels: ClassVar[Mapping[str, Sequence[str]]] = {"difficulty": tuple(generate.LEVELS)}
@@ -80,6 +88,7 @@ class SearchEnv(TextEnv, AwaitedEnv):
         searches: int = 4,
         score: Score = "exact",
         seed: int | None = 0,
+        tools: Sequence[ToolSpec] = (),
     ) -> None:
         if split not in SPLITS:
             raise ConfigError(f"wanted a split among {', '.join(SPLITS)}; got '{split}'.{did_you_mean(split, SPLITS)}")
@@ -104,6 +113,8 @@ class SearchEnv(TextEnv, AwaitedEnv):
         self._puzzle: generate.Puzzle | None = None
         self._splits: dict[str, Sequence[Task]] = {}
         self._seen: dict[str, Hit] = {}
+        self._called: list[tuple[str, str]] = []  # of tools: call and result
+        self._tools = Calls.of(tools, self._looked_up) if tools else None
         self._clean, self._over = True, False
         self.tasks(split)  # an unknown difficulty or type is an error here, not in the middle of a run
         if self._data is None:
@@ -156,6 +167,8 @@ class SearchEnv(TextEnv, AwaitedEnv):
         if self._over:
             return OVER, 0.0, True, False, self._info(valid=False)
         text = action if isinstance(action, str) else ""
+        if self._tools is not None and "<tool_call>" in text:
+            return self._call(text)
         found = first_pair(text, "search", "answer")
         self._clean = self._clean and found is not None and text.strip() == text[found.start : found.end]
         if found is None:
@@ -163,13 +176,12 @@ class SearchEnv(TextEnv, AwaitedEnv):
         words = found.inside.strip()
         if found.name == "answer":
             return self._answered(words)
-        hits = self._search(words)
-        self._seen.update((hit.id, hit) for hit in hits)
-        return information(hits), 0.0, False, False, self._info(n_tool_calls=1)
+        return self._looked_up(words), 0.0, False, False, self._info(n_tool_calls=1)
 
     async def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """What the method gives. Where the retriever is another machine, other episodes go on while it is waited for."""
-        if name in ("step", "oracle") and self._shared is not None and self._shared.remote:
+        waits = (self._shared is not None and self._shared.remote) or (self._tools is not None and self._tools.waits)
+        if name in ("step", "oracle") and waits:
             return await asyncio.to_thread(getattr(self, name), *args, **kwargs)
         return getattr(self, name)(*args, **kwargs)
 
@@ -183,6 +195,11 @@ class SearchEnv(TextEnv, AwaitedEnv):
         return self._puzzle.question.text if self._puzzle else str(self.task.options["question"])
 
     @property
+    def tools(self) -> list[dict[str, Any]]:
+        """With the option ``tools``: the search and those, in OpenAI's form; else none."""
+        return [] if self._tools is None else self._tools.schemas
+
+    @property
     def answers(self) -> list[str]:
         """The accepted answers."""
         given: Any = self.task.reference if self.task else None
@@ -190,21 +207,23 @@ class SearchEnv(TextEnv, AwaitedEnv):
 
     def state_key(self) -> str:
         """The question and the set of passages seen, whatever the order and the queries that found them; with score = "format" also
-        whether all replies were well formed, on which the reward then depends."""
+        whether all replies were well formed, on which the reward then depends; with ``tools`` also what they gave."""
         clean = [self._clean] if self.score == "format" else []
-        return json.dumps([self.task.id if self.task else "", self._over, sorted(self._seen), *clean])
+        called = [sorted(set(self._called))] if self._tools is not None else []
+        return json.dumps([self.task.id if self.task else "", self._over, sorted(self._seen), *clean, *called])
 
     def snapshot(self) -> Snapshot:
         """The task and the state, for ``restore`` of this or another environment. Picklable."""
         if self.task is None:
             raise GameError("no question is asked; call reset first")
-        return self.task, tuple(self._seen.values()), self._clean, self._over
+        return self.task, tuple(self._seen.values()), tuple(self._called), self._clean, self._over
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes back to a snapshot, also one of another task."""
-        task, hits, clean, over = snapshot
+        task, hits, called, clean, over = snapshot
         self._start(task)
         self._seen = {hit.id: hit for hit in hits}
+        self._called = list(called)
         self._clean, self._over = clean, over
 
     def oracle(self) -> list[str]:
@@ -246,6 +265,8 @@ class SearchEnv(TextEnv, AwaitedEnv):
         from agentrl.envs.search import vocabulary
 
         yield from (INSTRUCTIONS, INVALID, OVER)
+        if self._tools is not None:
+            yield from self._tools.texts()
         if self._data is None:
             yield from vocabulary.texts(generate.LEVELS[self.difficulty])
         else:
@@ -263,7 +284,25 @@ class SearchEnv(TextEnv, AwaitedEnv):
         if puzzle is not None and task.reference is None:
             task = replace(task, reference=list(puzzle.question.answers))
         self.task, self._puzzle = task, puzzle
-        self._seen, self._clean, self._over = {}, True, False
+        self._seen, self._called, self._clean, self._over = {}, [], True, False
+
+    def _looked_up(self, query: str) -> str:
+        """What a search gives; the passages are noted as seen."""
+        hits = self._search(query)
+        self._seen.update((hit.id, hit) for hit in hits)
+        return information(hits)
+
+    def _call(self, text: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Runs the call that a reply is. What is no call, or names no tool, is told and counts as invalid."""
+        assert self._tools is not None, "step has looked"
+        self._clean = False
+        told, call, error = self._tools.run(text)
+        if call is not None and call.name != "search":
+            self._called.append((json.dumps([call.name, dict(call.arguments)]), told))
+        info = self._info(
+            valid=error not in ("malformed", "unknown", "arguments", "limit"), n_tool_calls=int(call is not None)
+        )
+        return told, 0.0, False, False, {**info, "n_tool_errors": int(error is not None)}
 
     def _search(self, query: str) -> list[Hit]:
         if self._puzzle is None:

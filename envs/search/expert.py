@@ -63,6 +63,32 @@ class Expert:
         self._asked.add(name)
         return f"<search> {name} </search>"
 
+    def read(self, question: str, texts: Sequence[str]) -> None:
+        """Starts new notes: on the question, and on what the texts tell."""
+        self._begin(question)
+        for text in texts:
+            self._read(text)
+
+    def answer(self) -> str | None:
+        """What the notes say to the question; None where a passage is missing. Raises GameError as ``act`` does."""
+        try:
+            return self._answer()
+        except Unknown:
+            return None
+
+    def missing(self) -> str | None:
+        """The name of the thing whose passage has to be read next; None where the notes answer the question."""
+        try:
+            self._answer()
+        except Unknown as missing:
+            return str(missing)
+        return None
+
+    @property
+    def names(self) -> list[str]:
+        """Every name that was seen."""
+        return list(self._names)
+
     def _begin(self, goal: str) -> None:
         self._goal = goal
         self._names = dict.fromkeys(_NAME.findall(goal))  # every name that was seen
