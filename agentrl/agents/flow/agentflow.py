@@ -18,6 +18,7 @@ a model of its own, is left out.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -57,6 +58,9 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "generator": ("question", "memory"),
     "step": ("number", "tool", "sub_goal", "command", "result"),
 }
+
+
+_RESPONSE = re.compile(r"<tool_response>((?:(?!<tool_response>).)*)</tool_response>", re.DOTALL)
 
 
 class Plan(BaseModel):
@@ -124,7 +128,7 @@ class AgentFlow:
         yield from (getattr(self, name) for name in FIELDS)
         yield from self.notes.values()
         yield json.dumps({"tool": "", "sub_goal": "", "name": "", "arguments": {}, "stop": True, "answer": ""})
-        yield "true false 0 1 2 3 4 5 6 7 8 9 … characters were cut none No tool is called the plan cannot be read"
+        yield "true false 0 1 2 3 4 5 6 7 8 9 … characters were cut none No tool is called the plan cannot be read Arguments: {}"
 
     def check(self, view: View) -> None:
         """Raises ConfigError for an environment that names no tools, and for a note on a tool that it does not have."""
@@ -146,7 +150,7 @@ class AgentFlow:
         memory: Memory = episode["memory"]
         pending: Step | None = episode.pop("pending", None)
         if pending is not None:
-            pending.result = pending.result or view.observation.strip()
+            pending.result = pending.result or unwrapped(view.observation)
             pending.failed = pending.failed or bool(view.info.get("n_tool_errors")) or view.info.get("valid") is False
             memory.steps.append(pending)
         if call.turns_left == 1 or (memory.steps and await self._enough(call)):
@@ -217,6 +221,25 @@ class AgentFlow:
         }
         text = f"{tool['name']}: {tool['description']} Arguments: {json.dumps(arguments, ensure_ascii=False)}"
         return f"{text} {self.notes[tool['name']]}" if tool["name"] in self.notes else text
+
+
+def unwrapped(observation: str) -> str:
+    """The result that an observation is, without what an environment writes around the one result of a call.
+
+    >>> unwrapped("<tool_response>\\n5\\n</tool_response>"), unwrapped('{"name": "add", "result": "5"}'), unwrapped("5")
+    ('5', '5', '5')
+    """
+    text = observation.strip()
+    if (tagged := _RESPONSE.fullmatch(text)) is not None:
+        return tagged[1].strip()
+    if text.startswith('{"name": '):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            return text
+        if isinstance(found, dict) and isinstance(found.get("result"), str):
+            return found["result"]
+    return text
 
 
 def _left(call: Caller) -> str:

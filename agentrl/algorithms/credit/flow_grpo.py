@@ -23,8 +23,8 @@ class FlowGRPO(Method):
     same where the environment pays 1 at the end and nothing before).
 
     Source: AgentFlow (2510.05592) eqs. 4 to 7, without the penalty. Where paper and released code differ: the code takes
-    mean and std over the rows of the group, one a turn, so that a long rollout counts more (``unit = "turn"``, with
-    ``singleton = "raw"``); the paper names no eps (0), the code adds 1e-6. The paper's 1/T_i and 1/|a| are weights of the
+    mean and std over the rows of the group, one a turn of the planner, so that a long rollout counts more (``unit = "turn"``,
+    with ``singleton = "raw"``; turns in which nothing trainable was sampled are no rows there and get 0); the paper names no eps (0), the code adds 1e-6. The paper's 1/T_i and 1/|a| are weights of the
     loss, not of the advantage; the released run uses verl's token mean. Not the method of the same name for images.
     """
 
@@ -55,9 +55,12 @@ class FlowGRPO(Method):
 
     def _comparison(self, table: TurnTable) -> Comparison:
         by_reward = self.outcome == "reward"
+        groups = table["group"]
+        if self.unit == "turn" and "n_tokens" in table and table["n_tokens"].any():
+            groups = np.where(table["n_tokens"] > 0, groups, -1)
         return Comparison(
             values=table.scores() if by_reward else table["success"].astype(float) - table["penalty"],
-            groups=table["group"],
+            groups=groups,
             trajectory=table["trajectory"] if self.unit == "trajectory" else None,
             ddof=self.ddof,
             eps=self.eps,
