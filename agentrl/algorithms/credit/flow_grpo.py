@@ -23,9 +23,11 @@ class FlowGRPO(Method):
     same where the environment pays 1 at the end and nothing before).
 
     Source: AgentFlow (2510.05592) eqs. 4 to 7, without the penalty. Where paper and released code differ: the code takes
-    mean and std over the rows of the group, one a turn of the planner, so that a long rollout counts more (``unit = "turn"``,
-    with ``singleton = "raw"``; turns in which nothing trainable was sampled are no rows there and get 0); the paper names no eps (0), the code adds 1e-6. The paper's 1/T_i and 1/|a| are weights of the
-    loss, not of the advantage; the released run uses verl's token mean. Not the method of the same name for images.
+    mean and std over the rows of the group, one a turn of the planner, so that a long rollout counts more (``unit =
+    "turn"``, with ``singleton = "raw"``; turns in which nothing trainable was sampled are no rows there and get 0); the
+    paper names no eps (0), the code adds 1e-6. The paper's 1/T_i and 1/|a| are weights of the loss, not of the advantage
+    (``loss.aggregate = "trajectory_turn_mean"``); the released run uses verl's token mean. Not the method of the same name
+    for images.
     """
 
     stage = "credit"
