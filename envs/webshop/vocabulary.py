@@ -28,7 +28,7 @@ def texts(level: str, mode: str) -> Iterator[str]:
     """Texts that hold every word of a level's pages and instructions, each at the start of a text and after a space."""
     yield from _PAGES
     if mode == "text_rich":
-        yield "Page 1"  # at the start of a line
+        yield "Page 1\nPrice: $1.0\nRating: N.A."  # at the starts of lines
     rules = generate.LEVELS[level]
     words: set[str] = set()
     for split in ("train", "valid_unseen"):
