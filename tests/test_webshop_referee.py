@@ -136,6 +136,9 @@ def test_a_goal_is_asked_for_by_its_number_or_its_instruction() -> None:
         env.reset(options={"goal": 6910})
     with pytest.raises(GameError, match="no goal -1"):
         env.reset(options={"goal": -1})
+    for unknown in ("webshop-goal-04321", "webshop-tiny-train-1", "webshop-goal-"):
+        with pytest.raises(GameError, match=f"no task '{unknown}'"):
+            env.reset(options={"task": unknown})
 
 
 @pytest.mark.slow

@@ -134,7 +134,7 @@ class WebShopEnv(TextEnv):
         if self._shop is None:
             return self._bounded(generate.task_by_id(task_id))
         number = task_id.removeprefix("webshop-goal-")
-        if number.isdecimal() and f"webshop-goal-{number}" == task_id:
+        if number.isdecimal() and f"webshop-goal-{int(number)}" == task_id:
             return self._numbered(int(number))
         raise GameError(f"no task '{task_id}'; those of files are called like 'webshop-goal-17'")
 

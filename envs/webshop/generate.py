@@ -33,6 +33,7 @@ from agentrl.types import Task
 SPLIT_SIZES = {"train": 100_000, "valid_seen": 1_000, "valid_unseen": 1_000}
 SEEN_GOALS = 5  # one instruction in so many belongs to valid_seen
 _ID = re.compile(r"webshop-([a-z]+)-(train|valid_seen|valid_unseen)-(0|[1-9][0-9]*)")
+FIRST_NAME = 10  # of the products of a plain shop: B10, B11 …
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -40,7 +41,8 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 class Level:
     """How large shops are and what is asked for. ``goals`` visitors share a shop; ``look_alikes`` stand around each goal's product;
     ``attributes`` and ``options`` are how many a goal wants, at most; ``hidden`` is the share of a product's attributes that
-    only its features tell, where no search finds them; ``plain`` titles are short and in lower case, and prices round."""
+    only its features tell, where no search finds them; ``plain`` names and titles are short, the latter in lower case, and
+    prices round."""
 
     products: int
     goals: int
@@ -132,8 +134,13 @@ def shop(level: str, split: str, number: int) -> tuple[Catalogue, tuple[Goal, ..
         goals.append(goal)
     while len(wares) < rules.products:
         wares.append(maker.product(kinds[int(draw.integers(len(kinds)))]))
-    order = draw.permutation(len(wares))
-    return catalogue_of(wares[place] for place in order), tuple(goals)
+    order = [wares[place] for place in draw.permutation(len(wares))]
+    if not rules.plain:
+        return catalogue_of(order), tuple(goals)
+    # Few and small names, the same in each shop: a small model learns to copy them soon. They follow the shop's random order.
+    named = {product.asin: f"B{FIRST_NAME + place}" for place, product in enumerate(order)}
+    products = (replace(product, asin=named[product.asin]) for product in order)
+    return catalogue_of(products), tuple(replace(goal, asin=named[goal.asin]) for goal in goals)
 
 
 def wares(n: int, number: int = 0) -> Iterable[Product]:
@@ -164,10 +171,7 @@ class _Maker:
 
     def _asin(self) -> str:
         while True:
-            if self._rules.plain:
-                asin = f"B{int(self._draw.integers(10, 100))}"
-            else:
-                asin = "B0" + "".join(_LETTERS[place] for place in self._draw.integers(len(_LETTERS), size=8))
+            asin = "B0" + "".join(_LETTERS[place] for place in self._draw.integers(len(_LETTERS), size=8))
             if asin not in self._asins:
                 self._asins.add(asin)
                 return asin

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -22,7 +21,6 @@ Kind = Literal["text", "button", "link", "option"]
 BACK, PREV, NEXT, BUY = "Back to Search", "< Prev", "Next >", "Buy Now"
 SUB_PAGES = ("Description", "Features", "Reviews", "Attributes")
 SEPARATOR = " [SEP] "
-_ACTION = re.compile(r"(.+)\[(.+)\]")
 # What the page after a purchase says between the options and the score; upstream fills none of it.
 _UNFILLED = (
     "attrs None category None query None product_category None Target asin options attrs price_upper instuction_text category "
@@ -59,11 +57,13 @@ class State:
 def parsed(action: str) -> tuple[str, str]:
     """(name, argument) of ``search[…]`` or ``click[…]``, both in lower case; ("", "") for anything else.
 
-    >>> parsed("click[Buy Now]"), parsed("look")
-    (('click', 'buy now'), ('', ''))
+    >>> parsed("click[Buy Now]"), parsed("search[[red] rug] and more"), parsed("look")
+    (('click', 'buy now'), ('search[', 'red] rug'), ('', ''))
     """
-    match = _ACTION.match(action.strip())
-    return (match[1].lower(), match[2].lower()) if match else ("", "")
+    line = action.strip().partition("\n")[0]
+    close = line.rfind("]")
+    start = line.rfind("[", 1, max(close - 1, 0))
+    return (line[:start].lower(), line[start + 1 : close].lower()) if start > 0 else ("", "")
 
 
 class Site:

@@ -21,14 +21,15 @@ _PAGES = (
     "click[buy now] click[search] 'click[x]',\n",
     "click[description] click[features] click[reviews] click[attributes] search[<your query>]",
 )
-_NUMBERS = 131  # prices and caps, numbers of asins and results
+_NUMBERS = 131  # prices and caps, numbers of results
+_PLAIN_NUMBERS = (*range(23), *range(25, 136, 5))
 
 
 def texts(level: str, mode: str) -> Iterator[str]:
     """Texts that hold every word of a level's pages and instructions, each at the start of a text and after a space."""
     yield from _PAGES
     if mode == "text_rich":
-        yield "Page 1"  # at the start of a line
+        yield "Page 1\nPrice: $1.0\nRating: N.A."  # at the starts of lines
     rules = generate.LEVELS[level]
     words: set[str] = set()
     for split in ("train", "valid_unseen"):
@@ -41,10 +42,11 @@ def texts(level: str, mode: str) -> Iterator[str]:
         if not rules.plain:
             titled = text.title().replace("'S ", "'s ")
             yield f"{titled} {titled}"
-    yield from (f"{number} {number}" for number in range(_NUMBERS))
     if rules.plain:
+        yield from (f"{number} {number}" for number in _PLAIN_NUMBERS)
         yield from ("B1 B1", "b1 b1")  # an asin and how it is clicked; the number is one of those above
         return
+    yield from (f"{number} {number}" for number in range(_NUMBERS))
     yield from (f"{brand} {brand} A x by {brand}. It is x. {brand} makes each x with care." for brand in BRANDS)
     yield from (f"{number:02d}" for number in range(100))
     yield from (f"{letter}{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")
