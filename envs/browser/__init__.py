@@ -1,0 +1,4 @@
+"""Pages as environments, in BrowserGym's language: calls on element ids in, an accessibility tree as text out.
+
+``actions`` the calls, their grammar and the sets of them by name · ``tree`` the tree and its text.
+"""
