@@ -8,10 +8,10 @@
 Playwright lives in a thread of its own, so a page serves from inside a running event loop as well: ``run`` waits, and
 ``asyncio.wrap_future(page.submit(…))`` lets others go on meanwhile.
 
-The browser has no network: its pages are offline, behind a proxy that nobody answers, and every request is answered by ``answer`` or
-refused. So a page reaches what ``answer`` serves, and nothing else, files included. A page that crashes, hangs for ``timeout_s`` or
-loses its browser costs one retry: it is closed, opened anew, and what was done since ``start`` is done again; where that fails too
-``EnvFault`` is raised, the machinery's fault and not the policy's.
+The browser has no network: its pages are offline, behind a proxy that nobody answers, and every request is answered by ``answer``
+or refused. So a page reaches what ``answer`` serves, and nothing else, files included. A page that crashes, hangs for ``timeout_s``
+or loses its browser costs one retry: it is closed, opened anew, and what was done since ``start`` is done again; where that fails
+too ``EnvFault`` is raised, the machinery's fault and not the policy's.
 
 With ``clock = "virtual"`` time stands still but for ``step_ms`` an action: timers, animation frames and dates are the same on every
 machine, and animations of style sheets are off.
@@ -121,8 +121,8 @@ def folder(root: Path) -> Answer:
 
 
 class Chromium:
-    """The browser of this process and the thread that drives it. It starts with the first page and ends with the process, also where
-    that is killed: the browser's driver hangs on a pipe that then closes."""
+    """The browser of this process and the thread that drives it. It starts with the first page and ends with the process, also
+    where that is killed: the browser's driver hangs on a pipe that then closes."""
 
     _shared: ClassVar[Chromium | None] = None
     _lock: ClassVar[threading.Lock] = threading.Lock()
@@ -171,7 +171,8 @@ class Chromium:
         async with self._starting:
             if self._browser is None or not self._browser.is_connected():
                 await self._launch()
-        return await self._browser.new_context(**options)
+            browser: Any = self._browser
+        return await browser.new_context(**options)
 
     async def _launch(self) -> None:
         if self._driver is not None:
@@ -219,10 +220,10 @@ def _from_playwright(error: BaseException) -> bool:
 
 @dataclass(slots=True)
 class Page:
-    """One page, which opens with the first ``start``. Its coroutines run in the browser's thread: hand them to ``run`` or ``submit``.
+    """One page, which opens with the first ``start``. Its coroutines run in the browser's thread: see ``run`` and ``submit``.
 
-    ``events``: "js" dispatches clicks and texts in the page, one evaluate a turn; "trusted" lets the browser's own mouse and keyboard
-    do them. Keys, dragging, hovering and coordinates are always the browser's. ``script`` is run before a page's own;
+    ``events``: "js" dispatches clicks and texts in the page, one evaluate a turn; "trusted" lets the browser's own mouse and
+    keyboard do them. Keys, dragging, hovering and coordinates are always the browser's. ``script`` is run before a page's own;
     ``__agentrl.more = () => …`` in it adds to what is seen. ``hidden``: ids of elements that are not shown. ``follows``: whether a
     click may lead to another address. ``size``: of the window, in pixels.
     """
@@ -264,10 +265,12 @@ class Page:
 
     # ── a turn ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def start(self, url: str, begin: str = "", argument: Any = None) -> Seen:
-        """Opens an address, unless the page is there already, and begins an episode: ``begin`` is a JavaScript function of
-        ``argument`` that sets the page up. Its result (awaited) is in the page before anything is seen."""
+    async def start(self, url: str, begin: str = "", argument: Any = None, fresh: bool = False) -> Seen:
+        """Opens an address, unless the page is there already (``fresh``: then too), and begins an episode: ``begin`` is a
+        JavaScript function of ``argument`` that sets the page up; it has ended (what it promises too) before anything is seen."""
         self._begin, self._done = (begin, argument), []
+        if fresh:
+            self._url = ""
         try:
             return await self._started(url)
         except PageLost:
@@ -308,13 +311,14 @@ class Page:
     async def _started(self, url: str) -> Seen:
         if self._page is None or self._crashed:
             await self._open()
+        page: Any = self._page
         if self._url != url:
             self._url = ""  # until then the page may go anywhere
-            await self._guarded(self._page.goto(url, timeout=1000 * self.timeout_s))
+            await self._guarded(page.goto(url, timeout=1000 * self.timeout_s))
             self._url = url
         elif self._mouse != (0.0, 0.0):
-            await self._guarded(self._page.mouse.up())
-            await self._guarded(self._page.mouse.move(0, 0))
+            await self._guarded(page.mouse.up())
+            await self._guarded(page.mouse.move(0, 0))
             self._mouse = (0.0, 0.0)
         assert self._begin is not None, "start has set it"
         begin, argument = self._begin
@@ -406,7 +410,7 @@ class Page:
         if self._page is None:
             raise PageLost("the page is not open")
         arguments = action.named()
-        ms = int(arguments["wait_ms"]) if action.name == "noop" else self.step_ms  # type: ignore[arg-type]
+        ms = int(float(str(arguments["wait_ms"]))) if action.name == "noop" else self.step_ms
         if action.name == "scroll":
             return await self._turn("scroll", (*self._mouse, *arguments.values()), ms)
         if action.name in _IN_PAGE and (self.events == "js" or action.name in _ALWAYS_IN_PAGE):
@@ -472,7 +476,7 @@ def _node(told: list[Any]) -> Node:
         value,
         states or {},
         [_node(child) for child in children] if children else [],
-        tuple(box) if box else None,  # type: ignore[arg-type]
+        tuple(box) if box else None,
     )
 
 

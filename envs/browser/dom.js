@@ -157,6 +157,7 @@
     if (e.disabled || e.getAttribute("aria-disabled") === "true") states.disabled = true;
     if (e.readOnly) states.readonly = true;
     if (e.required) states.required = true;
+    if (e.tagName === "TEXTAREA") states.multiline = true;
     if (e.multiple && e.tagName === "SELECT") states.multiselectable = true;
     if (role === "graphics-symbol") {
       const style = getComputedStyle(e), box = e.getBoundingClientRect();
@@ -193,7 +194,7 @@
     if (!name && plain && !e.childElementCount) name = squeezed(e.textContent);
     const states = statesOf(e, role);
     if (clickable && (plain || role === "graphics-symbol" || !NAMED.has(role))) states.clickable = true;
-    if (plain && !name && !e.textContent.trim() && e.className) states.class = String(e.className).slice(0, 60);  // an icon, perhaps
+    if (plain && !name && !e.textContent.trim() && e.hasAttribute("class")) states.class = e.getAttribute("class").slice(0, 60);  // an icon, perhaps
     const id = idOf(e), children = [];
     if (!["TEXTAREA", "IFRAME"].includes(e.tagName) && !(e.isContentEditable && role === "textbox")) read(e, children);
     const box = e.getBoundingClientRect();
