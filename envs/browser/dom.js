@@ -194,9 +194,13 @@
     if (!name && plain && !e.childElementCount) name = squeezed(e.textContent);
     const states = statesOf(e, role);
     if (clickable && (plain || role === "graphics-symbol" || !NAMED.has(role))) states.clickable = true;
-    if (plain && !name && !e.textContent.trim() && e.hasAttribute("class")) states.class = e.getAttribute("class").slice(0, 60);  // an icon, perhaps
+    if (plain && !name && !e.textContent.trim()) {  // an icon, perhaps
+      const looks = e.getAttribute("class") || e.id || e.firstElementChild?.getAttribute("class");
+      if (looks) states.class = looks.slice(0, 60);
+    }
     const id = idOf(e), children = [];
     if (!["TEXTAREA", "IFRAME"].includes(e.tagName) && !(e.isContentEditable && role === "textbox")) read(e, children);
+    if (plain && !name && children.length === 1 && children[0][0] === "StaticText") name = children.pop()[1];
     const box = e.getBoundingClientRect();
     into.push([role, name, id, valueOf(e), Object.keys(states).length ? states : 0, children.length ? children : 0,
       [box.left, box.top, box.width, box.height].map((one) => Math.round(one * 10) / 10)]);
@@ -237,7 +241,7 @@
     if (!hit) wrong(`the element ${quote(id)} is outside of the window`);
     if (hit !== e && !e.contains(hit) && !([...(e.labels ?? [])].some((label) => label.contains(hit)))) {
       if (e.namespaceURI === "http://www.w3.org/2000/svg" && !hit.closest("[role=dialog]") && hit.contains(e)) return [e, x, y];
-      wrong(`the element ${quote(id)} is covered by another, <${hit.tagName.toLowerCase()}>`);
+      wrong(`the element ${quote(id)} is covered by another, <${hit.tagName.toLowerCase()}${hit.id ? " id=" + quote(hit.id) : ""}>`);
     }
     return [hit, x, y];
   };

@@ -64,22 +64,23 @@ def focus(look: Look) -> Oracle:
 
 def ascending(look: Look) -> Oracle:
     """ascending-numbers."""
-    for node in sorted(look.all("graphics-symbol"), key=lambda one: int(one.name)):
-        yield click(node)
+    yield click(look.one("graphics-symbol", name="1"))
+    while rest := look.all("graphics-symbol"):  # the numbers are hidden now, in the same order
+        yield click(rest[0])
 
 
 def _is(node: Node, words: list[str], large: bool) -> bool:
     kind = SHAPES.get(node.name) or ("digit" if node.name.isdigit() else "letter")
     size, (color, *_) = "large" if large else "small", [str(node.states.get("fill"))]
-    kinds = {kind, "item", "shape" if node.name in SHAPES else "item"}
-    return all(word in kinds or word in (size, color) for word in words)
+    kinds = {kind, node.name, "item", "shape" if node.name in SHAPES else "item"}
+    return all(word in kinds or word in (size, color) or (len(word) > 1 and word[:-1] in kinds) for word in words)
 
 
 def _matching(look: Look, words: list[str]) -> list[Node]:
     """The shapes and signs that are all that the words say."""
     shapes = look.all("graphics-symbol")
     large = {id(node): float(str(node.states["size"]).split("x")[1]) > 14 for node in shapes}
-    return [node for node in shapes if _is(node, [word.rstrip("s") for word in words], large[id(node)])]
+    return [node for node in shapes if _is(node, words, large[id(node)])]
 
 
 def click_shape(look: Look) -> Oracle:
@@ -214,22 +215,14 @@ def phone_book(look: Look) -> Oracle:
 
 def social(look: Look) -> Oracle:
     """social-media: the button of one post, perhaps behind "more"."""
-    user, name = look.match(r"For the user (@\w+), click on the \"(.+)\" button").groups()
+    user, name = look.match(r'For the user (@\w+), click on the "(.+)" button').groups()
     below = _posts(look)[user][0]
-    known = {"Reply": "reply", "Retweet": "retweet", "Like": "like", "More": "more"}
-    if name in known:
-        yield click(below[known[name]])
+    if name.lower() in below:
+        yield click(below[name.lower()])
     else:
         yield click(below["more"])
-        yield click(next(node for node in look.all(name=name) if node.bid) if _bids(look, name) else _text(look, name))
-
-
-def _bids(look: Look, name: str) -> bool:
-    return any(node.bid for node in look.all(name=name))
-
-
-def _text(look: Look, name: str) -> Node:
-    return next(node for node in look.all() if node.bid and name in _own(node))
+        rows = [node for node in look.all("listitem") if any(text.startswith(name) for text in _own(node))]
+        yield click(rows[0])
 
 
 def _posts(look: Look) -> dict[str, list[dict[str, Node]]]:

@@ -119,7 +119,8 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
                 raise ConfigError(f"wanted {name} among {', '.join(known)}; got '{value}'.{did_you_mean(value, known)}")
         if isinstance(task_names, str):
             raise ConfigError(f"wanted a list of task names; got the text '{task_names}'; write [\"{task_names}\"]")
-        self.level, self.split, self.reward, self.events = level, split, reward, events
+        self.level, self.split, self.reward = level, split, reward
+        self.events: Events = events
         self.centers, self.screenshots, self.list_actions = centers, screenshots, list_actions
         self.step_ms, self.timeout_s = step_ms, timeout_s
         self.actions = chosen(actions)

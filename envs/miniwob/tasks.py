@@ -65,7 +65,7 @@ _EASY = (
 )
 LEVELS = ("tiny", "easy", "medium", "full")
 MAX_TURNS = 15
-LONG = dict.fromkeys(
+LONG: dict[str, int] = dict.fromkeys(
     ("book-flight", "book-flight-nodelay", "click-checkboxes-large", "number-checkboxes", "terminal"), 30
 )
 SEEDS = {"train": range(1000), "valid_seen": range(1000, 1050), "valid_unseen": range(50)}

@@ -28,10 +28,13 @@ def enter_cased(look: Look) -> Oracle:
 
 
 def login(look: Look) -> Oracle:
-    """login-user."""
+    """login-user, login-user-popup: what asks in between is told no."""
     for place, text in enumerate(look.quoted[:2]):
         yield fill(look.all("textbox")[place], text)
-    yield look.submit("Login")
+        if look.has("button", name="Cancel"):
+            yield look.submit("Cancel")
+            yield fill(look.all("textbox")[place], text)
+    yield click(look.one("button"))
 
 
 def enter_date(look: Look) -> Oracle:
@@ -158,7 +161,10 @@ def movies(look: Look) -> Oracle:
     genre, director, year = look.match(r"Search for (\w+) movies directed by (\w+) from year (\d+)").groups()
     label = ""
     wanted: dict[str, str] = {}
-    for node in look.all():
+    parts = look.all()
+    if next(node.role for node in parts if node.role in ("StaticText", "textbox")) == "textbox":
+        parts.reverse()  # the names stand below their fields
+    for node in parts:
         if node.role in ("StaticText", "columnheader", "cell", "heading") and node.name:
             label = node.name.lower()
         elif node.role in ("textbox", "spinbutton") and node.bid:
@@ -243,24 +249,10 @@ def read_email(look: Look) -> Oracle:
         yield click(next(node for node in row.children if icon in str(node.states.get("class", "")).split()))
         return
     yield click(row)
-    icon = "email-reply" if task == "reply" else "email-forward"
-    yield click(
-        next(node for node in look.all() if icon in str(node.states.get("class", "")).split())
-        if _icon(look, icon)
-        else look.named(task.capitalize())
-    )
+    yield click(look.named(task.capitalize()))
     fields = look.all("textbox")
-    if task == "reply":
-        yield fill(fields[-1], text)
-    else:
-        yield fill(fields[0], to)
-    yield click(
-        next(node for node in look.all() if "send" in str(node.states.get("class", "")) or node.name.lower() == "send")
-    )
-
-
-def _icon(look: Look, name: str) -> bool:
-    return any(name in str(node.states.get("class", "")).split() for node in look.all())
+    yield fill(fields[-1], text) if task == "reply" else fill(fields[0], to)
+    yield click(look.one("generic", **{"class": f"send-{task}"}))
 
 
 def _asked(look: Look) -> tuple[str, str, str, str]:
@@ -354,6 +346,7 @@ SOLVERS: dict[str, Solver] = {
     "enter-password": enter_quoted,
     "enter-text-2": enter_cased,
     "login-user": login,
+    "login-user-popup": login,
     "enter-date": enter_date,
     "enter-time": enter_time,
     "copy-paste": copy,
