@@ -231,19 +231,23 @@
     if (e.disabled) wrong(`the element ${quote(id)} is disabled`);
     return e;
   };
-  // Where the mouse would go: [the element under the point, x, y]. Wrong where something else lies over it.
+  // Where the mouse would go: [the element under the point, x, y]. The middle, or where something lies over that, another point
+  // of the element that is free. Wrong where none is.
+  const POINTS = [[0.5, 0.5], [0.2, 0.2], [0.8, 0.2], [0.2, 0.8], [0.8, 0.8], [0.5, 0.1], [0.5, 0.9], [0.1, 0.5], [0.9, 0.5]];
+  const isUnder = (e, hit) => hit && (hit === e || e.contains(hit) || [...(e.labels ?? [])].some((label) => label.contains(hit)) ||
+    (e.namespaceURI === "http://www.w3.org/2000/svg" && hit.contains(e)));
   const aim = (e, id) => {
     e.scrollIntoViewIfNeeded?.();
     const boxes = e.getClientRects(), box = boxes.length === 1 ? e.getBoundingClientRect() : boxes[0];
     if (!box || !(box.width || box.height)) wrong(`the element ${quote(id)} has no size`);
-    const x = box.left + box.width / 2, y = box.top + box.height / 2;
-    const hit = document.elementFromPoint(x, y);
-    if (!hit) wrong(`the element ${quote(id)} is outside of the window`);
-    if (hit !== e && !e.contains(hit) && !([...(e.labels ?? [])].some((label) => label.contains(hit)))) {
-      if (e.namespaceURI === "http://www.w3.org/2000/svg" && !hit.closest("[role=dialog]") && hit.contains(e)) return [e, x, y];
-      wrong(`the element ${quote(id)} is covered by another, <${hit.tagName.toLowerCase()}${hit.id ? " id=" + quote(hit.id) : ""}>`);
+    let over = null;
+    for (const [right, down] of POINTS) {
+      const x = box.left + box.width * right, y = box.top + box.height * down, hit = document.elementFromPoint(x, y);
+      if (isUnder(e, hit)) return [e.contains(hit) || e.namespaceURI !== "http://www.w3.org/2000/svg" ? hit : e, x, y];
+      over ??= hit;
     }
-    return [hit, x, y];
+    if (!over) wrong(`the element ${quote(id)} is outside of the window`);
+    wrong(`the element ${quote(id)} is covered by another, <${over.tagName.toLowerCase()}${over.id ? " id=" + quote(over.id) : ""}>`);
   };
   const BUTTON = { left: 0, middle: 1, right: 2 }, HELD = { left: 1, middle: 4, right: 2 };
   const clicked = (target, x, y, button, modifiers, times) => {

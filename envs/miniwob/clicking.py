@@ -263,8 +263,8 @@ def ticket(look: Look) -> Oracle:
 
 def greatest(look: Look) -> Oracle:
     """find-greatest."""
-    cards = [node for node in look.all("generic") if node.states.get("clickable") and _own(node)]
-    yield click(max(cards, key=lambda node: int(_own(node)[0])))
+    cards = [node for node in look.all("generic") if node.name.isdigit()]
+    yield click(max(cards, key=lambda node: int(node.name)))
     yield look.submit()
 
 
