@@ -18,7 +18,9 @@ import gymnasium
 import pytest
 
 from agentrl import registry
+from agentrl.browsers import find_chromium
 from agentrl.chat.tool_calls import call_format
+from agentrl.errors import ConfigError
 from agentrl.rollouts import Maker, ProcessPool
 from agentrl.tool import Recipe, Tool, ToolResult, tools_of
 from agentrl.tool_env import ToolEnv, tool_loop
@@ -44,6 +46,8 @@ def entries() -> dict[str, dict[str, Any]]:
         "python": {"wall_s": 20.0},
         "http": {"hosts": ["127.0.0.1:9"], "methods": ["GET", "POST"], "timeout_s": 5.0},
     }
+    if importlib.util.find_spec("playwright") is not None and has_chromium():
+        found["browser"] = {"hosts": ["127.0.0.1:9"], "timeout_s": 5.0}
     if importlib.util.find_spec("bm25s") is not None:
         found["search"] = {"corpus": str(corpus())}
     if importlib.util.find_spec("mcp") is not None:
@@ -51,8 +55,15 @@ def entries() -> dict[str, dict[str, Any]]:
     return {name: {"name": name, **options} if options else {"name": name} for name, options in found.items()}
 
 
+def has_chromium() -> bool:
+    try:
+        return find_chromium().is_file()
+    except ConfigError:
+        return False
+
+
 def test_no_tool_is_left_out() -> None:
-    optional = {"mcp", "search"} - set(entries())
+    optional = {"mcp", "search", "browser"} - set(entries())
     own = {name for name in registry.names("tool") if _is_own(name)}
     assert own - optional == set(entries())
 
@@ -69,12 +80,21 @@ VALID: dict[str, tuple[dict[str, Any], str]] = {
     "python": ({"code": "print('é' * 2)"}, "éé"),
     "http_get": ({"url": "http://example.org/"}, "not among the allowed hosts"),
     "http_post": ({"url": "http://example.org/", "body": "é"}, "not among the allowed hosts"),
+    "browser_open": ({"url": "http://example.org/"}, "not among the allowed hosts"),
+    "browser_act": ({"action": "click('12')"}, "no page is open"),
     "search": ({"query": "Café"}, "1901"),
     "add": ({"a": 1, "b": 2}, "3"),
     "visit": ({"plan": {"title": "é", "places": []}}, "é"),
     "echo": ({"text": "é"}, "é"),
 }
-COMES_FROM = {"add": "mcp", "visit": "mcp", "echo": "mcp", "search": "search"}
+COMES_FROM = {
+    "browser_open": "browser",
+    "browser_act": "browser",
+    "add": "mcp",
+    "visit": "mcp",
+    "echo": "mcp",
+    "search": "search",
+}
 NAMES = [name for name in VALID if COMES_FROM.get(name, "calculator") in entries()]
 
 

@@ -208,6 +208,15 @@ class Http(Toolset):
             raise ToolError(f"body: it is no text: {error}") from error
         return await self._shown("POST", url, data, content_type)
 
+    async def fetch(
+        self, method: str, url: str, body: bytes, content_type: str = "application/x-www-form-urlencoded"
+    ) -> Page:
+        """The answer itself, for other tools, within ``timeout_s``. Raises Refused, ToolError, httpx.HTTPError, OSError."""
+        if method not in self.methods:
+            raise ToolError(f"{method} is not allowed here")
+        async with asyncio.timeout(self.timeout_s):
+            return await self._page(method, self.rules.url(url), body, content_type)
+
     async def _shown(self, method: str, url: str, body: bytes, content_type: str) -> str:
         if method not in self.methods:
             raise ToolError(f"{method} is not allowed here")

@@ -46,6 +46,9 @@ Events = Literal["js", "trusted"]
 Clock = Literal["virtual", "real"]
 MAX_WAIT_MS = 10_000  # of noop(ms) in real time
 MAX_HOPS = 5  # pages that one action leads to, one after the other
+START = (
+    "async ([begin, value, call]) => { if (begin) await (0, eval)(`(${begin})`)(value); return __agentrl.turn(call); }"
+)
 TURN = "call => __agentrl.turn(call)"
 START_MS = 1_767_225_600_000  # when a virtual clock begins: 2026-01-01, 0:00 UTC
 
@@ -209,9 +212,8 @@ class Page:
             await self.guarded(page.mouse.up())
             await self.guarded(page.mouse.move(0, 0))
             self._mouse = (0.0, 0.0)
-        if begin:
-            await self.evaluate(begin, argument)
-        return await self._turn("noop", (), 0)
+        found = await self.evaluate(START, [begin, argument, ["noop", [], 0, True]])
+        return _seen(json.loads(found), "")
 
     async def _open(self) -> None:
         await self.close()

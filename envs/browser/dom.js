@@ -237,6 +237,7 @@
   const isUnder = (e, hit) => hit && (hit === e || e.contains(hit) || [...(e.labels ?? [])].some((label) => label.contains(hit)) ||
     (e.namespaceURI === "http://www.w3.org/2000/svg" && hit.contains(e)));
   const aim = (e, id) => {
+    if (e.tagName === "OPTION") wrong(`an option is chosen by select_option(${quote(idOf(e.closest("select")))}, ${quote(e.label)})`);
     e.scrollIntoViewIfNeeded?.();
     const boxes = e.getClientRects(), box = boxes.length === 1 ? e.getBoundingClientRect() : boxes[0];
     if (!box || !(box.width || box.height)) wrong(`the element ${quote(id)} has no size`);
@@ -337,7 +338,7 @@
     const e = byId(id);
     usable(e, id);
     const list = e.tagName === "OPTION" ? e.closest("select") : null;
-    if (list) return list.multiple || list.size > 1 ? choose(idOf(list), e.value) : wrong(`an option is chosen by select_option(${quote(idOf(list))}, ${quote(e.label)})`);
+    if (list && (list.multiple || list.size > 1)) return choose(idOf(list), e.value);
     clicked(...aim(e, id), button, modifiers, times);
   };
   const scrolled = (x, y, dx, dy) => {
