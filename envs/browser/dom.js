@@ -274,7 +274,7 @@
   const focused = (target) => {
     for (let e = target; e instanceof Element; e = e.parentElement) {
       if (e.tagName === "LABEL") return;
-      if ((e.tabIndex >= 0 || e.isContentEditable) && !e.disabled) { if (e !== document.activeElement) e.focus({ preventScroll: true }); return; }
+      if ((e.tabIndex >= 0 || e.hasAttribute("tabindex") || e.isContentEditable) && !e.disabled) { if (e !== document.activeElement) e.focus({ preventScroll: true }); return; }
     }
     if (document.activeElement !== document.body) document.activeElement?.blur?.();
   };

@@ -23,7 +23,7 @@ from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.browser.actions import ACTIONS, Action, BadAction, chosen, described, parse, to_text
 from agentrl.envs.browser.chromium import Events, Page, Seen, folder
 from agentrl.envs.browser.tree import error_line, escaped, walk
-from agentrl.envs.miniwob.oracles import SOLVERS, Look
+from agentrl.envs.miniwob.oracles import SOLVERS, Look, Puzzled
 from agentrl.envs.miniwob.tasks import LEVELS, names_of, task_by_id, tasks_of
 from agentrl.errors import ConfigError, GameError, MissingExtra, did_you_mean
 from agentrl.types import Task
@@ -41,6 +41,8 @@ RELOADED = frozenset(
         "scroll-text-2",
         "search-engine",
         "stock-market",
+        "use-autocomplete",
+        "use-autocomplete-nodelay",
         "use-slider",
         "use-slider-2",
     }
@@ -134,6 +136,7 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
         self._taken: list[str] = []
         self._error = ""
         self._scratch: Page | None = None
+        self._planned: tuple[list[str], list[str]] = ([], [])
         if all(name in SOLVERS for names in self.names.values() for name in names):
             self.oracle = self._oracle
 
@@ -255,7 +258,7 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
                 raise GameError(f"reset has no option '{key}'.{did_you_mean(str(key), ('task',))}")
         task = self.choose_task(options)
         self._seen = await self._begun(self._page, task)
-        self.task, self._taken, self._error = task, [], ""
+        self.task, self._taken, self._error, self._planned = task, [], "", ([], [])
         return self._text(self._seen), await self._info()
 
     async def _begun(self, page: Page, task: Task) -> Seen:
@@ -310,8 +313,11 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
         return info
 
     async def _plan(self) -> list[str]:
-        self._now()
+        if self._now().more["done"]:
+            return []
         assert self.task is not None, "reset comes first"
+        if rest := self._plan_on():
+            return rest
         if self._scratch is None:
             self._scratch = self._new_page()
         page = self._scratch
@@ -320,10 +326,21 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
             seen = await page.act(parse(text, self.actions))
         look = Look(str(seen.more["goal"]), seen.more["fields"] or {}, seen.root)
         plan: list[str] = []
-        for action in SOLVERS[str(self.task.options["name"])](look):
-            plan.append(to_text(action))
-            seen = await page.act(action)
-            look.root = seen.root
-            if seen.more["done"]:
-                break
-        return plan
+        try:
+            for action in SOLVERS[str(self.task.options["name"])](look):
+                plan.append(to_text(action))
+                seen = await page.act(action)
+                look.root = seen.root
+                if seen.more["done"]:
+                    break
+        except Puzzled:
+            if not self._taken:
+                raise  # else what was done before leaves it without an idea
+        self._planned = (list(self._taken), plan)
+        return plan or [to_text(Action("noop"))]
+
+    def _plan_on(self) -> list[str]:
+        """What is left of the plan that was made last, where it was followed since."""
+        begun, plan = self._planned
+        since = self._taken[len(begun) :]
+        return plan[len(since) :] if self._taken[: len(begun)] == begun and since == plan[: len(since)] else []
