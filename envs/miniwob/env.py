@@ -36,6 +36,9 @@ WINDOW = (332, 214)  # pixels, as BrowserGym has it
 RELOADED = frozenset(
     {
         "book-flight",
+        "click-menu-2",
+        "click-pie",
+        "click-pie-nodelay",
         "book-flight-nodelay",
         "form-sequence",
         "scroll-text-2",
@@ -50,11 +53,12 @@ RELOADED = frozenset(
 REWARDS = ("raw", "binary")
 OVER = "The episode is over."
 SCRIPT = """
+const LEFT = / data-tampered="[^"]*"|ui-id-\\d+| ui-sortable-handle| aria-activedescendant="[^"]*"/g;
 __agentrl.more = () => {
   const area = document.getElementById("wrap");
   const all = [...document.querySelectorAll("input,textarea,select")];
   const fields = all.map((e) => [e.value, e.checked, e.selectedIndex, e.scrollTop]);
-  const kept = (area ? area.innerHTML : "").replace(/ data-tampered="[^"]*"|ui-id-\\d+/g, "");
+  const kept = (area ? area.innerHTML : "").replace(LEFT, "");
   const asked = core.getUtterance();
   return {
     done: WOB_DONE_GLOBAL, raw: WOB_RAW_REWARD_GLOBAL, why: WOB_REWARD_REASON, hidden: [kept, fields],
@@ -67,6 +71,11 @@ BEGIN = """async (seed) => {
   __agentrl.dropTimers();
   __agentrl.forget();
   document.activeElement?.blur();
+  document.querySelectorAll("form").forEach((form) => form.reset());
+  for (const field of document.querySelectorAll("input,textarea")) {
+    field.value = field.defaultValue;
+    field.checked = field.defaultChecked;
+  }
   Math.seedrandom(seed);
   core.EPISODE_MAX_TIME = 1000000;
   core.startEpisodeReal();
