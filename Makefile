@@ -92,7 +92,7 @@ $(VENV)/.train: $(VENV)/.created $(PINS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.train
-	$(PIP) --editable '.[train,plots,search,mcp,browser,track,ray,dev]'
+	$(PIP) --editable '.[train,plots,search,mcp,browser,miniwob,track,ray,dev]'
 	@touch $@
 
 # What the real engines are for: referees. ALFWorld's compiles and takes minutes. Where one cannot be installed its tests skip and say so;

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import itertools
 import json
 import pickle
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,38 +24,12 @@ from agentrl.errors import ConfigError, EnvFault, GameError, MissingExtra
 from agentrl.types import Outcome
 
 # One task of each kind of action, whose oracles `make test` plays; the others are the sweep's.
-SAMPLE = [
-    "click-button",
-    "click-checkboxes",
-    "click-collapsible-2",
-    "click-color",
-    "click-dialog-2",
-    "click-menu",
-    "click-shades",
-    "click-shape",
-    "click-tab-2",
-    "choose-date-easy",
-    "choose-list",
-    "copy-paste-2",
-    "drag-box",
-    "drag-sort-numbers",
-    "email-inbox",
-    "enter-date",
-    "enter-password",
-    "enter-text",
-    "find-midpoint",
-    "form-sequence-3",
-    "grid-coordinate",
-    "guess-number",
-    "login-user-popup",
-    "multi-orderings",
-    "navigate-tree",
-    "phone-book",
-    "read-table",
-    "search-engine",
-    "social-media",
-    "use-autocomplete",
-]
+SAMPLE = (
+    "click-button click-checkboxes click-collapsible-2 click-color click-dialog-2 click-menu click-shades click- "
+    "shape click-tab-2 choose-date-easy choose-list copy-paste-2 drag-box drag-sort-numbers email-inbox enter- "
+    "date enter-password enter-text find-midpoint form-sequence-3 grid-coordinate guess-number login-user-popup "
+    "multi-orderings navigate-tree phone-book read-table search-engine social-media use-autocomplete"
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +78,7 @@ def test_splits_share_no_task_and_levels_grow() -> None:
         assert names["valid_unseen"] and set(names["valid_unseen"]) <= set(TEST)
         ids = [one.id for split in SEEDS for one in tasks_of(names[split], split)[:200]]
         assert len(set(ids)) == len(ids)
-    for lower, higher in itertools.pairwise(LEVELS):
+    for lower, higher in pairwise(LEVELS):
         for split in ("train", "valid_unseen"):
             assert set(names_of(lower, split)) < set(names_of(higher, split))
     assert len(SOLVERS) >= 25 and set(SOLVERS) <= set(FAMILY)
@@ -254,10 +228,10 @@ def _random_play(env: Any, name: str, seed: int, choice: int) -> list[Any]:
 def test_the_state_key_tells_states_apart_and_finds_equal_ones(env: Any) -> None:
     env.reset(options={"task": "miniwob-click-checkboxes-1"})
     keys = [env.state_key()]
-    for action in ("click('1')", "click('2')", "click('2')", "click('1')", "noop()"):
+    for action in ("click('1')", "click('1')", "click('1')", "noop()", "click('2')"):
         env.step(action)
         keys.append(env.state_key())
-    assert keys[1] == keys[3] and len({*keys[:3]}) == 3 and keys[4] == keys[5]
+    assert keys[1] == keys[3] == keys[4] and len({*keys[:3], keys[5]}) == 4
 
 
 @pages
@@ -325,7 +299,7 @@ def test_it_serves_inside_a_running_event_loop(env: Any) -> None:
 
 
 @pages
-@pytest.mark.parametrize("name", SAMPLE)
+@pytest.mark.parametrize("name", SAMPLE.split())
 def test_an_oracle_wins(env: Any, name: str) -> None:
     assert won(env, name, 0) and won(env, name, 7)
 

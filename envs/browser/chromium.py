@@ -208,6 +208,7 @@ class Page:
             self._url = ""  # until then the page may go anywhere
             await self.guarded(page.goto(url, timeout=1000 * self.timeout_s))
             self._url = url
+            await self.evaluate("() => __agentrl.preload()")
         elif self._mouse != (0.0, 0.0):
             await self.guarded(page.mouse.up())
             await self.guarded(page.mouse.move(0, 0))

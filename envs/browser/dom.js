@@ -56,6 +56,18 @@
     for (const timer of timers.values()) timer.at += SETTINGS.start_ms - now;
     now = SETTINGS.start_ms;
   };
+  // Pictures that style sheets name are fetched before anything is seen: sizes of elements depend on them.
+  page.preload = async () => {
+    const found = new Set();
+    for (const sheet of document.styleSheets) {
+      let rules = [];
+      try { rules = sheet.cssRules; } catch (error) { if (error.name !== "SecurityError") throw error; }  // of another host
+      for (const rule of rules)
+        for (const match of rule.cssText.matchAll(/url\("([^"]+)"\)/g)) found.add(new URL(match[1], sheet.href || location.href).href);
+    }
+    page.pictures = [...found].map((url) => Object.assign(new Image(), { src: url }));
+    await Promise.all(page.pictures.map((picture) => picture.decode().catch(() => null)));  // what is no picture, too
+  };
   const frames = () => new Promise((done) => real.frame(() => real.setTimeout(done, 0)));
 
   // ── what listens to the mouse ────────────────────────────────────────────────────────────────────────────────────
@@ -274,7 +286,7 @@
   const focused = (target) => {
     for (let e = target; e instanceof Element; e = e.parentElement) {
       if (e.tagName === "LABEL") return;
-      if ((e.tabIndex >= 0 || e.isContentEditable) && !e.disabled) { if (e !== document.activeElement) e.focus({ preventScroll: true }); return; }
+      if ((e.tabIndex >= 0 || e.hasAttribute("tabindex") || e.isContentEditable) && !e.disabled) { if (e !== document.activeElement) e.focus({ preventScroll: true }); return; }
     }
     if (document.activeElement !== document.body) document.activeElement?.blur?.();
   };

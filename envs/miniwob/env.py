@@ -23,7 +23,7 @@ from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.browser.actions import ACTIONS, Action, BadAction, chosen, described, parse, to_text
 from agentrl.envs.browser.chromium import Events, Page, Seen, folder
 from agentrl.envs.browser.tree import error_line, escaped, walk
-from agentrl.envs.miniwob.oracles import SOLVERS, Look
+from agentrl.envs.miniwob.oracles import SOLVERS, Look, Puzzled
 from agentrl.envs.miniwob.tasks import LEVELS, names_of, task_by_id, tasks_of
 from agentrl.errors import ConfigError, GameError, MissingExtra, did_you_mean
 from agentrl.types import Task
@@ -36,11 +36,16 @@ WINDOW = (332, 214)  # pixels, as BrowserGym has it
 RELOADED = frozenset(
     {
         "book-flight",
+        "click-menu-2",
+        "click-pie",
+        "click-pie-nodelay",
         "book-flight-nodelay",
         "form-sequence",
         "scroll-text-2",
         "search-engine",
         "stock-market",
+        "use-autocomplete",
+        "use-autocomplete-nodelay",
         "use-slider",
         "use-slider-2",
     }
@@ -48,11 +53,12 @@ RELOADED = frozenset(
 REWARDS = ("raw", "binary")
 OVER = "The episode is over."
 SCRIPT = """
+const LEFT = / data-tampered="[^"]*"|ui-id-\\d+| ui-sortable-handle| aria-activedescendant="[^"]*"/g;
 __agentrl.more = () => {
   const area = document.getElementById("wrap");
   const all = [...document.querySelectorAll("input,textarea,select")];
   const fields = all.map((e) => [e.value, e.checked, e.selectedIndex, e.scrollTop]);
-  const kept = (area ? area.innerHTML : "").replace(/ data-tampered="[^"]*"|ui-id-\\d+/g, "");
+  const kept = (area ? area.innerHTML : "").replace(LEFT, "");
   const asked = core.getUtterance();
   return {
     done: WOB_DONE_GLOBAL, raw: WOB_RAW_REWARD_GLOBAL, why: WOB_REWARD_REASON, hidden: [kept, fields],
@@ -65,6 +71,11 @@ BEGIN = """async (seed) => {
   __agentrl.dropTimers();
   __agentrl.forget();
   document.activeElement?.blur();
+  document.querySelectorAll("form").forEach((form) => form.reset());
+  for (const field of document.querySelectorAll("input,textarea")) {
+    field.value = field.defaultValue;
+    field.checked = field.defaultChecked;
+  }
   Math.seedrandom(seed);
   core.EPISODE_MAX_TIME = 1000000;
   core.startEpisodeReal();
@@ -134,6 +145,7 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
         self._taken: list[str] = []
         self._error = ""
         self._scratch: Page | None = None
+        self._planned: tuple[list[str], list[str]] = ([], [])
         if all(name in SOLVERS for names in self.names.values() for name in names):
             self.oracle = self._oracle
 
@@ -255,7 +267,7 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
                 raise GameError(f"reset has no option '{key}'.{did_you_mean(str(key), ('task',))}")
         task = self.choose_task(options)
         self._seen = await self._begun(self._page, task)
-        self.task, self._taken, self._error = task, [], ""
+        self.task, self._taken, self._error, self._planned = task, [], "", ([], [])
         return self._text(self._seen), await self._info()
 
     async def _begun(self, page: Page, task: Task) -> Seen:
@@ -310,8 +322,11 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
         return info
 
     async def _plan(self) -> list[str]:
-        self._now()
+        if self._now().more["done"]:
+            return []
         assert self.task is not None, "reset comes first"
+        if rest := self._plan_on():
+            return rest
         if self._scratch is None:
             self._scratch = self._new_page()
         page = self._scratch
@@ -320,10 +335,21 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
             seen = await page.act(parse(text, self.actions))
         look = Look(str(seen.more["goal"]), seen.more["fields"] or {}, seen.root)
         plan: list[str] = []
-        for action in SOLVERS[str(self.task.options["name"])](look):
-            plan.append(to_text(action))
-            seen = await page.act(action)
-            look.root = seen.root
-            if seen.more["done"]:
-                break
-        return plan
+        try:
+            for action in SOLVERS[str(self.task.options["name"])](look):
+                plan.append(to_text(action))
+                seen = await page.act(action)
+                look.root = seen.root
+                if seen.more["done"]:
+                    break
+        except Puzzled:
+            if not self._taken:
+                raise  # else what was done before leaves it without an idea
+        self._planned = (list(self._taken), plan)
+        return plan or [to_text(Action("noop"))]
+
+    def _plan_on(self) -> list[str]:
+        """What is left of the plan that was made last, where it was followed since."""
+        begun, plan = self._planned
+        since = self._taken[len(begun) :]
+        return plan[len(since) :] if self._taken[: len(begun)] == begun and since == plan[: len(since)] else []
