@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart arithmetic-warmstart functions-warmstart webshop-warmstart flow-warmstart docs bfcl vllm-cpu clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart arithmetic-warmstart functions-warmstart webshop-warmstart flow-warmstart browser-warmstart docs bfcl vllm-cpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +56,8 @@ arithmetic-warmstart: ## make the starting checkpoint of the arithmetic runs aga
 functions-warmstart: ## make the starting checkpoint of the function-calling runs again
 webshop-warmstart: ## make the starting checkpoint of the shop runs again
 flow-warmstart: ## make the starting checkpoint of AgentFlow's runs on questions again
-search-warmstart arithmetic-warmstart functions-warmstart webshop-warmstart flow-warmstart: %-warmstart: $(VENV)/.dev
+browser-warmstart: ## make the starting checkpoint of the browser runs again
+search-warmstart arithmetic-warmstart functions-warmstart webshop-warmstart flow-warmstart browser-warmstart: %-warmstart: $(VENV)/.dev
 	rm -rf runs/$*-warmstart-demos
 	$(BIN)/agentrl demos configs/$*-warmstart.toml --out runs/$*-warmstart-demos
 	$(BIN)/agentrl sft configs/$*-warmstart.toml --demos runs/$*-warmstart-demos --export configs/$*-warmstart
