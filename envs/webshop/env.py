@@ -3,7 +3,7 @@
     env = agentrl.env.make("agentrl/WebShop-v0", difficulty="tiny")
     text, info = env.reset(seed=0)
     text, reward, terminated, truncated, info = env.step("search[machine washable throw pillows]")
-    text, reward, terminated, truncated, info = env.step("click[b42]")
+    text, reward, terminated, truncated, info = env.step("click[b12]")
     text, reward, terminated, truncated, info = env.step("click[red]")
     text, reward, terminated, truncated, info = env.step("click[buy now]")
 
