@@ -150,7 +150,10 @@ class Cluster:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
             where = "on this machine" if self.own else f"at resources.address = {self.table.address!r}"
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise ConfigError(f'resources.backend = "ray" finds no Ray {where}: {first}') from error
+            remedy = (
+                "" if self.own else "; one that asks for a token wants it in RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+            )
+            raise ConfigError(f'resources.backend = "ray" finds no Ray {where}: {first}{remedy}') from error
 
     def _place(self, ray: Any) -> None:
         has = ray.cluster_resources()
