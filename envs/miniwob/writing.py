@@ -6,7 +6,7 @@ import re
 
 from agentrl.envs.browser.actions import Action
 from agentrl.envs.browser.tree import Node
-from agentrl.envs.miniwob.look import Look, Oracle, Puzzled, Solver, center, choose, click, click_at, drag, fill, press
+from agentrl.envs.miniwob.look import Look, Oracle, Puzzled, Solver, center, click, click_at, drag, fill, press
 
 MONTHS = (
     ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
@@ -234,12 +234,6 @@ def form_2(look: Look) -> Oracle:
     yield look.submit()
 
 
-def form_3(look: Look) -> Oracle:
-    """form-sequence-3."""
-    yield choose(look.one("combobox"), look.match(r"Choose (.+) from the dropdown")[1])
-    yield click(look.one("button", name=look.quoted[0]))
-
-
 def read_email(look: Look) -> Oracle:
     """email-inbox and its kin: star, delete, reply or forward, whatever the sentence."""
     by, task, to, text = _asked(look)
@@ -260,13 +254,13 @@ def _asked(look: Look) -> tuple[str, str, str, str]:
     if look.fields:
         task = look.fields.get("task", "forward")
         return look.fields["by"], task, look.fields.get("to", ""), look.fields.get("message", "")
-    by = look.match(r"email by (\w+)")[1]
+    by = look.match(r"email by ([\w-]+)")[1]
     if "star icon" in look.goal:
         return by, "star", "", ""
     if "trash icon" in look.goal:
         return by, "delete", "", ""
     if "forward" in look.goal:
-        return by, "forward", look.match(r"forward that email to (\w+)")[1], ""
+        return by, "forward", look.match(r"forward that email to ([\w-]+)")[1], ""
     return by, "reply", "", look.quoted[0]
 
 
@@ -371,7 +365,6 @@ SOLVERS: dict[str, Solver] = {
     "generate-number": generate,
     "guess-number": guess,
     "form-sequence-2": form_2,
-    "form-sequence-3": form_3,
     "email-inbox": read_email,
     "email-inbox-delete": read_email,
     "email-inbox-forward": read_email,
