@@ -166,7 +166,7 @@ class _Maker:
 
     def _some(self, items: Sequence[str], n: int) -> tuple[str, ...]:
         """``n`` of the items, in their order."""
-        chosen = sorted(self._draw.permutation(len(items))[:n].tolist())
+        chosen = sorted(int(place) for place in self._draw.permutation(len(items))[:n])
         return tuple(items[place] for place in chosen)
 
     def _asin(self) -> str:
