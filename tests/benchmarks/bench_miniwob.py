@@ -19,13 +19,13 @@ from typing import Any
 
 from agentrl.envs.browser.actions import Action, to_text
 from agentrl.envs.browser.tree import walk
-from agentrl.envs.miniwob.env import MiniWoBEnv
+from agentrl.envs.miniwob.env import RELOADED, MiniWoBEnv
 from agentrl.envs.miniwob.tasks import task
 
 PEER = "a constant: BrowserGym on a 2-core x86-64 machine"
 PEER_STEPS, PEER_RESETS = 1 / 0.79, 1 / 2.6  # a second
-ROUNDS = 5
-N = 60  # of a round
+ROUNDS = 3
+N = 40  # of a round
 # (what, task, events, the role acted on, the action with {bid})
 STEPS = (
     ("click by js", "click-checkboxes-large", "js", "checkbox", "click"),
@@ -88,7 +88,8 @@ def rows() -> list[dict[str, Any]]:
             label = f"miniwob: {what}, {name} ({100 * rate / bound:.0f} % of the bound)"
             found.append(row(label, rate, "steps/s", PEER_STEPS))
         for name in RESETS:
-            rate = per_second(lambda number, name=name: _reset(env, name, number), N // 3)
+            n = 4 if name in RELOADED else N // 2
+            rate = per_second(lambda number, name=name: _reset(env, name, number), n)
             found.append(row(f"miniwob: reset with the observation, {name}", rate, "resets/s", PEER_RESETS))
         found.append(row("miniwob: the bound, bare evaluates", bound, "evaluates/s", None))
     finally:
