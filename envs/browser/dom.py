@@ -1,0 +1,450 @@
+"""A page that is shown, without a browser: what the widgets of ``elements`` do when they are clicked, filled and typed into.
+
+    document = Document(page)
+    document.act(parse("fill('2', 'Anna')"))
+    document.act(parse("press('2', 'Enter')"))
+
+A ``Page`` is what a site's own code would be: its state, the view of that state, and what an event does to it. A ``Document`` is what
+the browser would be: values, ticks, choices, focus, the order of Tab, Enter that sends a form, dialogs that cover the page, scrolling.
+``chromium`` puts a real browser in the place of this class; a test plays both.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from agentrl.envs.browser.actions import Action, BadAction
+from agentrl.envs.browser.elements import STACKS, Element
+from agentrl.envs.browser.tree import Node
+
+Value = str | bool
+HOST = "https://pages.test"
+ROW, MARGIN, VIEWPORT = 28, 8, 336  # pixels: the height of a line, of the edge of a page, and of the window
+ALLOWED = (
+    "noop", "click", "dblclick", "hover", "fill", "clear", "focus", "select_option", "check", "uncheck", "press", "scroll",
+    "keyboard_press", "keyboard_type", "keyboard_insert_text",
+)  # fmt: skip
+MAX_TEXT = 2_000  # characters of a field
+
+
+class Wish(NamedTuple):
+    """What a player who knows everything does next: an action on a widget by its key, and a text where the action takes one."""
+
+    action: str
+    key: str = ""
+    text: str = ""
+
+
+class Page:
+    """The code of a site. Subclasses write ``start``, ``view``, ``handle`` and ``wish``.
+
+    ``spec`` is the task's content (JSON), ``state`` what the site remembers (JSON), ``values`` what its widgets hold by key (of radio
+    buttons: the chosen key by group), ``result`` whether the task was solved, once that is decided.
+    """
+
+    url: ClassVar[str] = "/"
+    title: ClassVar[str] = "Page"
+
+    def __init__(self, spec: Mapping[str, Any]) -> None:
+        self.spec: Any = spec
+        self.values: dict[str, Value] = {}
+        self.result: bool | None = None
+        self.state: Any = self.start()
+
+    def start(self) -> dict[str, Any]:
+        """The state at first."""
+        return {}
+
+    @property
+    def place(self) -> str:
+        """The path of the page that is shown."""
+        return self.url
+
+    @property
+    def more(self) -> str:
+        """The event of having scrolled to the end; "" where there is none."""
+        return ""
+
+    def view(self) -> Sequence[Element]:
+        """What is shown in this state, from top to bottom; a dialog comes last."""
+        raise NotImplementedError
+
+    def handle(self, event: str) -> None:
+        """What an event does; the part behind a colon is its argument."""
+        raise NotImplementedError
+
+    def wish(self) -> Wish | None:
+        """The next action towards the goal; None where there is no way from here."""
+        raise NotImplementedError
+
+    def sought(self) -> str:
+        """The key of the widget that must have been seen before the task can be solved."""
+        raise NotImplementedError
+
+    def end(self, solved: bool) -> None:
+        """The task is over."""
+        self.result = solved
+
+    def forget(self, *keys: str) -> None:
+        """Widgets are again as they were at first."""
+        for key in keys:
+            self.values.pop(key, None)
+
+    # ── what widgets hold ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def written(self, key: str, default: str = "") -> str:
+        """What stands in a textbox or is chosen in a list, without spaces around it."""
+        return str(self.values.get(key, default)).strip()
+
+    def ticked(self, key: str, default: bool = False) -> bool:
+        """Whether a box is ticked."""
+        return bool(self.values.get(key, default))
+
+    def held(self, element: Element) -> Value:
+        """What a widget holds now."""
+        if element.role == "radio":
+            return self.values[element.group] == element.key if element.group in self.values else element.value
+        return self.values.get(element.key, element.value)
+
+    def keep(self, element: Element, value: Value) -> None:
+        """A widget's new content, as a browser tells it."""
+        if element.role == "radio":
+            if value:
+                self.values[element.group] = element.key
+        else:
+            self.values[element.key] = value
+
+
+class Document:
+    """A page with ids on its elements ("1", "2" … in the order in which they end), the key of the element in focus ("": none), and how far it is
+    scrolled, in pixels."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.focus, self.scroll = "", 0
+        self.marked = False  # whether the whole text of the field in focus is selected
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Shows the page as it is now: new ids, and the focus where it can stay."""
+        view = self.page.view()
+        self.dialog = view[-1] if view and view[-1].role == "dialog" else None
+        self.root = [self.dialog] if self.dialog else list(view)
+        self.view = view
+        self.by_bid: dict[str, Element] = {}
+        self.by_key: dict[str, Element] = {}
+        for element in self.root:
+            self._number(element, None)
+        if self.focus not in self.by_key or not self.by_key[self.focus].focusable:
+            self.focus = ""
+            if self.dialog:
+                self.focus = next((key for key, element in self.by_key.items() if element.focusable), "")
+        self.scroll = min(self.scroll, self.bottom)
+
+    def _number(self, element: Element, form: Element | None) -> None:
+        if element.hidden or element.role == "StaticText":
+            return
+        for child in element.children:
+            self._number(child, element if element.role == "form" else form)
+        element.bid, element.form = str(len(self.by_bid) + 1), form
+        self.by_bid[element.bid] = element
+        if element.key:
+            self.by_key[element.key] = element
+
+    @property
+    def bottom(self) -> int:
+        """How far the page can be scrolled."""
+        return 0 if self.dialog else max(0, 2 * MARGIN + ROW * sum(map(_lines, self.view)) - VIEWPORT)
+
+    def tree(self) -> Node:
+        """The accessibility tree of what is shown: covered by a dialog, the page is not."""
+        return Node("RootWebArea", children=[self._node(element) for element in self.root if not element.hidden])
+
+    @property
+    def focused_bid(self) -> str | None:
+        """The id of the element in focus."""
+        return self.by_key[self.focus].bid if self.focus else None
+
+    def _node(self, element: Element) -> Node:
+        role = element.role
+        if role == "StaticText":
+            return Node(role, element.name)
+        children = [self._node(child) for child in element.children if not child.hidden]
+        states: dict[str, str | bool] = {}
+        value = None
+        if role in ("textbox", "combobox"):
+            value = str(self.page.held(element))
+            for option in children:
+                option.states = {"selected": "true" if option.name == value else "false"}
+        elif role in ("checkbox", "radio"):
+            states["checked"] = "true" if self.page.held(element) else "false"
+        elif role == "tab":
+            states["selected"] = "true" if element.value else "false"
+        elif role == "heading":
+            states["level"] = "1"
+        if element.disabled:
+            states["disabled"] = True
+        return Node(role, element.name, element.bid, value, states, children)
+
+    # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def act(self, action: Action) -> None:
+        """Does it. Raises BadAction where a browser could not: an id that no element has, an element that is no field."""
+        _DO[action.name](self, *action.args)
+
+    def element(self, bid: str) -> Element:
+        """The element of that id. Raises BadAction where there is none."""
+        if bid not in self.by_bid:
+            raise BadAction(f"no element has the id {bid[:40]!r}")
+        return self.by_bid[bid]
+
+    def click(self, bid: str, *_: Any) -> None:
+        element = self.enabled(bid)
+        self.focused(element)
+        self.pressed(element)
+
+    def dblclick(self, bid: str, *_: Any) -> None:
+        """Two clicks at one place; the second meets what then has the same key."""
+        key = self.enabled(bid).key
+        self.click(bid)
+        if self.page.result is None and key and key in self.by_key and not self.by_key[key].disabled:
+            self.click(self.by_key[key].bid)
+
+    def enabled(self, bid: str) -> Element:
+        """The element of that id. Raises BadAction where it is disabled, too."""
+        element = self.element(bid)
+        if element.disabled:
+            raise BadAction(f"the {element.role} {bid!r} is disabled")
+        return element
+
+    def focused(self, element: Element) -> None:
+        self.focus, self.marked = element.key if element.focusable else "", False
+
+    def pressed(self, element: Element) -> None:
+        """What a click does to a widget, apart from the focus."""
+        if element.role == "checkbox":
+            self.changed(element, not self.page.held(element))
+        elif element.role == "radio":
+            self.changed(element, True)
+        elif element.role in ("button", "link", "tab"):
+            self.fire(element.on)
+
+    def changed(self, element: Element, value: Value) -> None:
+        """A new content, and the event that the page may want of it."""
+        if self.page.held(element) == value:
+            return
+        self.page.keep(element, value)
+        if element.on and element.role != "textbox":
+            self.fire(element.on)
+
+    def fire(self, event: str) -> None:
+        self.page.handle(event)
+        self.refresh()
+
+    def field(self, bid: str) -> Element:
+        """The textbox of that id. Raises BadAction for anything else."""
+        element = self.enabled(bid)
+        if element.role != "textbox":
+            raise BadAction(f"the {element.role} {bid!r} is no field that can be filled")
+        return element
+
+    def fill(self, bid: str, value: str, *_: Any) -> None:
+        element = self.field(bid)
+        self.focused(element)
+        self.changed(element, _one_line(value))
+
+    def clear(self, bid: str) -> None:
+        self.fill(bid, "")
+
+    def hover(self, bid: str) -> None:
+        self.enabled(bid)
+
+    def noop(self, *_: Any) -> None:
+        """Nothing."""
+
+    def to_focus(self, bid: str) -> None:
+        element = self.enabled(bid)
+        if element.focusable:
+            self.focused(element)
+
+    def select_option(self, bid: str, options: str | tuple[str, ...]) -> None:
+        element = self.enabled(bid)
+        if element.role != "combobox":
+            raise BadAction(f"the {element.role} {bid!r} is no list of options")
+        wanted = (options,) if isinstance(options, str) else options
+        if len(wanted) != 1 or wanted[0] not in element.options:
+            raise BadAction(f"the list {bid!r} has no option {', '.join(wanted)[:80]!r}")
+        self.focused(element)
+        self.changed(element, wanted[0])
+
+    def check(self, bid: str) -> None:
+        self._ticked(bid, True)
+
+    def uncheck(self, bid: str) -> None:
+        self._ticked(bid, False)
+
+    def _ticked(self, bid: str, value: bool) -> None:
+        element = self.enabled(bid)
+        if element.role not in ("checkbox", "radio"):
+            raise BadAction(f"the {element.role} {bid!r} is no box that can be ticked")
+        if element.role == "radio" and not value:
+            raise BadAction(f"the radio button {bid!r} cannot be unticked: choose another of its group")
+        if self.page.held(element) != value:
+            self.click(bid)
+
+    def to_scroll(self, _delta_x: float, delta_y: float) -> None:
+        before = self.scroll
+        self.scroll = int(min(max(0, self.scroll + delta_y), self.bottom))
+        if self.scroll != before and self.scroll == self.bottom and not self.dialog and (event := self.page.more):
+            self.fire(event)
+
+    # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def press(self, bid: str, key: str) -> None:
+        element = self.enabled(bid)
+        if element.focusable and element.key != self.focus:
+            self.focused(element)
+        self.keyboard_press(key)
+
+    def keyboard_press(self, key: str) -> None:
+        """A key where the focus is. Raises BadAction for one that is not known here."""
+        element = self.by_key.get(self.focus)
+        if key in ("Tab", "Shift+Tab"):
+            self._move(backwards=key != "Tab")
+        elif key == "Escape":
+            if self.dialog:
+                self.fire(self.dialog.on)
+        elif key in _CHARACTERS or len(key) == 1:
+            self._type(element, _CHARACTERS.get(key, key))
+        elif key in ("Enter", "Backspace", "Delete", "Control+a", *_ARROWS):
+            if element is not None:
+                self._key(element, key)
+        else:
+            raise BadAction(f"the key {key[:40]!r} does nothing on these pages")
+
+    def keyboard_type(self, text: str, *_: Any) -> None:
+        for character in text[:MAX_TEXT]:
+            if self.page.result is None:
+                self.keyboard_press("Enter" if character == "\n" else character)
+
+    def keyboard_insert_text(self, text: str) -> None:
+        element = self.by_key.get(self.focus)
+        if element is not None and element.role == "textbox":
+            self._insert(element, _one_line(text))
+
+    def _type(self, element: Element | None, character: str) -> None:
+        if element is None:
+            return
+        if element.role == "textbox":
+            self._insert(element, character)
+        elif character == " " and element.role in ("checkbox", "radio", "button", "tab"):
+            self.pressed(element)
+
+    def _insert(self, element: Element, characters: str) -> None:
+        before = "" if self.marked else str(self.page.held(element))
+        self.marked = False
+        self.changed(element, (before + characters)[:MAX_TEXT])
+
+    def _key(self, element: Element, key: str) -> None:
+        if key == "Enter":
+            self._enter(element)
+        elif element.role == "textbox":
+            held = str(self.page.held(element))
+            if key in ("Backspace", "Delete"):  # the cursor stands at the end
+                left = "" if self.marked else held[:-1] if key == "Backspace" else held
+                self.marked = False
+                self.changed(element, left)
+            else:
+                self.marked = key == "Control+a"
+        elif key in _ARROWS and element.role == "radio":
+            group = [one for one in self.by_bid.values() if one.group == element.group and one.focusable]
+            chosen = group[(group.index(element) + _ARROWS[key]) % len(group)]
+            self.focused(chosen)
+            self.changed(chosen, True)
+        elif key in _ARROWS and element.role == "combobox":
+            place = element.options.index(str(self.page.held(element))) + _ARROWS[key]
+            self.changed(element, element.options[min(max(place, 0), len(element.options) - 1)])
+
+    def _enter(self, element: Element) -> None:
+        """Enter presses what is in focus, or in a field the button that sends its form."""
+        if element.role in ("button", "link", "tab"):
+            self.fire(element.on)
+        elif element.form is not None and element.role != "combobox":
+            sender = next((one for one in within(element.form) if one.submit), None)
+            if sender is not None and not sender.disabled:
+                self.fire(sender.on)
+
+    def _move(self, *, backwards: bool) -> None:
+        """Tab: the next element that can be in focus; of a group of radio buttons one only."""
+        stops = [one.key for one in self.by_bid.values() if one.focusable and self._is_stop(one)]
+        if not stops:
+            return
+        here = stops.index(self.focus) if self.focus in stops else -1 if not backwards else len(stops)
+        place = here + (-1 if backwards else 1)
+        if self.dialog:
+            place %= len(stops)
+        self.focus = stops[place] if 0 <= place < len(stops) else ""
+        self.marked = bool(self.focus) and self.by_key[self.focus].role == "textbox"
+
+    def _is_stop(self, element: Element) -> bool:
+        if element.role != "radio" or element.key == self.focus:
+            return True
+        group = [one for one in self.by_bid.values() if one.group == element.group and one.focusable]
+        if any(one.key == self.focus for one in group):
+            return False
+        chosen = [one for one in group if self.page.held(one)]
+        return element is (chosen or group)[0]
+
+    # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that can change. JSON."""
+        page = self.page
+        return copy.deepcopy(
+            {
+                "state": page.state,
+                "values": page.values,
+                "result": page.result,
+                "focus": self.focus,
+                "marked": self.marked,
+                "scroll": self.scroll,
+            }
+        )
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Goes back to a snapshot of this page."""
+        kept = copy.deepcopy(dict(snapshot))
+        self.page.state, self.page.values, self.page.result = kept["state"], kept["values"], kept["result"]
+        self.focus, self.marked, self.scroll = kept["focus"], kept["marked"], kept["scroll"]
+        self.refresh()
+
+
+def within(element: Element) -> Iterator[Element]:
+    """An element and all that is in it, but what is hidden, in the order of the page."""
+    if not element.hidden:
+        yield element
+        for child in element.children:
+            yield from within(child)
+
+
+def _lines(element: Element) -> int:
+    """How many lines of the page an element takes; a dialog lies before the page."""
+    if element.hidden or element.role == "dialog":
+        return 0
+    return sum(map(_lines, element.children)) if element.role in STACKS else 1
+
+
+def _one_line(value: str) -> str:
+    """What a field of one line makes of a text."""
+    return value.replace("\r", "").replace("\n", "")[:MAX_TEXT]
+
+
+_CHARACTERS = {"Space": " "}
+_ARROWS = {"ArrowUp": -1, "ArrowLeft": -1, "ArrowDown": 1, "ArrowRight": 1}
+_DO: Mapping[str, Callable[..., None]] = {
+    **{name: getattr(Document, name) for name in ALLOWED if name not in ("focus", "scroll")},
+    "focus": Document.to_focus,
+    "scroll": Document.to_scroll,
+}

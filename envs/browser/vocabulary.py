@@ -1,0 +1,41 @@
+"""Every word that the pages can say or understand, for a word-level tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from agentrl.envs.browser.dom import ALLOWED, HOST
+from agentrl.envs.browser.pages import FAMILIES
+from agentrl.envs.browser.words import every
+
+LARGEST_NUMBER = 120  # of an id, a price or a page
+_ROLES = (
+    "RootWebArea", "StaticText", "heading", "textbox", "checkbox", "radio", "radiogroup", "combobox", "option", "button", "link", "tab",
+    "tablist", "tabpanel", "table", "row", "columnheader", "cell", "list", "listitem", "dialog", "form",
+)  # fmt: skip
+_STATES = "value='', checked='true', selected='false', disabled, focused, level='1', url='" + HOST + "'"
+# What pages say of themselves, and what the goals are made of.
+_SAID = (
+    "Form Settings People Mail Shop Calendar List Inbox Cart Send Clear Save Add New Remove Yes No I agree Send it? Remove it? Delete it? Answer "
+    "Forward Delete Cancel Text To Re Fwd From Newer Older Next Back Open Mark Name City Code Amount Pay Shop Add to cart euro entries at Week Title "
+    "Day Hour form table tabs mail list shop cart calendar page new answer forward Press Write Tick Untick Turn on off the tab then into and choose as "
+    "Choose write tick untick turn press row of every with to about Buy amount Take out pay Move from not nothing"
+).split()
+_SENTENCES = (
+    "Error from previous action: no element has the id", "the button is disabled; it is no field that can be filled: wanted an action such as"
+    " click('a12'); got there is no action Did you mean"
+)  # fmt: skip
+_KEYS = ("Enter", "Tab", "Escape", "Space", "Backspace", "ArrowDown", "ArrowUp")
+
+
+def texts() -> Iterator[str]:
+    """Texts that hold every word, each at the start of a text and after a space."""
+    yield _STATES
+    yield "\n\t[1] ('', ?)\"-_./:#\\"
+    yield from _SENTENCES
+    for word in (*_ROLES, *_SAID, *ALLOWED, *_KEYS, *FAMILIES, *every()):
+        yield f"{word} {word}"
+    for number in range(LARGEST_NUMBER + 1):
+        yield f"{number} {number}"
+    yield from ("0, 200", "-200")
+    yield from (f"{number}" for number in range(28, 1000, 28))
