@@ -12,11 +12,12 @@ the browser would be: values, ticks, choices, focus, the order of Tab, Enter tha
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from agentrl.envs.browser.actions import Action, BadAction
-from agentrl.envs.browser.elements import STACKS, Element
+from agentrl.envs.browser.elements import LINES, STACKS, Element
 from agentrl.envs.browser.tree import Node
 
 Value = str | bool
@@ -191,17 +192,44 @@ class Document:
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def act(self, action: Action) -> None:
-        """Does it. Raises BadAction where a browser could not: an id that no element has, an element that is no field."""
+        """Does it. Raises BadAction where a browser could not, or where these pages have no use for it."""
+        self.refuse(action)
         _DO[action.name](self, *action.args)
+
+    def refuse(self, action: Action) -> None:
+        """Raises BadAction for what only a layout in pixels could decide (a click on what holds other elements), for keys without a
+        meaning on these pages, and for texts of more than one line."""
+        arguments = action.named()
+        for name in ("value", "text"):
+            text = str(arguments.get(name, ""))
+            if len(text) > MAX_TEXT or not text.isprintable():
+                raise BadAction(f"wanted a text of one line and at most {MAX_TEXT} characters")
+        target = self.by_bid.get(str(arguments.get("bid")))
+        if action.name in ("click", "dblclick", "hover") and target is not None:
+            if target.children and target.role != "combobox":
+                raise BadAction(f"the element {quote(target.bid)} holds others; click one of them")
+            if arguments.get("button", "left") != "left" or arguments.get("modifiers"):
+                raise BadAction("on these pages the left button clicks, without other keys")
+        if (key := arguments.get("key", arguments.get("key_comb"))) is not None:
+            self._refuse_key(str(key), target or self.by_key.get(self.focus))
+
+    def _refuse_key(self, key: str, target: Element | None) -> None:
+        if not (key in KEYS or (len(key) == 1 and key.isprintable())):
+            raise BadAction(f"there is no key {key[:40]!r} on these pages; there are {', '.join(KEYS)} and characters")
+        if target is not None and target.role == "combobox" and key not in _MOVES and key not in _ARROWS:
+            raise BadAction(f"an option is chosen by select_option({quote(target.bid)}, …)")
 
     def element(self, bid: str) -> Element:
         """The element of that id. Raises BadAction where there is none."""
         if bid not in self.by_bid:
-            raise BadAction(f"no element has the id {bid[:40]!r}")
+            raise BadAction(f"there is no element {quote(bid)}")
         return self.by_bid[bid]
 
     def click(self, bid: str, *_: Any) -> None:
         element = self.enabled(bid)
+        if element.role == "option":
+            box = next(one for one in self.by_bid.values() if element in one.children)
+            raise BadAction(f"an option is chosen by select_option({quote(box.bid)}, {quote(element.name)})")
         self.focused(element)
         self.pressed(element)
 
@@ -216,7 +244,7 @@ class Document:
         """The element of that id. Raises BadAction where it is disabled, too."""
         element = self.element(bid)
         if element.disabled:
-            raise BadAction(f"the {element.role} {bid!r} is disabled")
+            raise BadAction(f"the element {quote(bid)} is disabled")
         return element
 
     def focused(self, element: Element) -> None:
@@ -247,13 +275,13 @@ class Document:
         """The textbox of that id. Raises BadAction for anything else."""
         element = self.enabled(bid)
         if element.role != "textbox":
-            raise BadAction(f"the {element.role} {bid!r} is no field that can be filled")
+            raise BadAction(f"the element {quote(bid)} takes no text; it is a {element.role}")
         return element
 
     def fill(self, bid: str, value: str, *_: Any) -> None:
         element = self.field(bid)
         self.focused(element)
-        self.changed(element, _one_line(value))
+        self.changed(element, value)
 
     def clear(self, bid: str) -> None:
         self.fill(bid, "")
@@ -270,14 +298,18 @@ class Document:
             self.focused(element)
 
     def select_option(self, bid: str, options: str | tuple[str, ...]) -> None:
-        element = self.enabled(bid)
+        element = self.element(bid)
         if element.role != "combobox":
-            raise BadAction(f"the {element.role} {bid!r} is no list of options")
-        wanted = (options,) if isinstance(options, str) else options
-        if len(wanted) != 1 or wanted[0] not in element.options:
-            raise BadAction(f"the list {bid!r} has no option {', '.join(wanted)[:80]!r}")
+            raise BadAction(f"the element {quote(bid)} is no list to choose from; it is a {element.role}")
+        wanted = [options] if isinstance(options, str) else list(options)
+        if len(wanted) != 1:
+            raise BadAction(f"the list {quote(bid)} takes one option; got {len(wanted)}")
+        word = wanted[0] if wanted[0] in element.options else " ".join(wanted[0].split())
+        if word not in element.options:
+            has = ", ".join(map(quote, element.options[:20]))
+            raise BadAction(f"the list {quote(bid)} has no option {quote(wanted[0])}; it has {has}")
         self.focused(element)
-        self.changed(element, wanted[0])
+        self.changed(element, word)
 
     def check(self, bid: str) -> None:
         self._ticked(bid, True)
@@ -286,11 +318,11 @@ class Document:
         self._ticked(bid, False)
 
     def _ticked(self, bid: str, value: bool) -> None:
-        element = self.enabled(bid)
+        element = self.element(bid)
         if element.role not in ("checkbox", "radio"):
-            raise BadAction(f"the {element.role} {bid!r} is no box that can be ticked")
+            raise BadAction(f"the element {quote(bid)} is no box to tick; it is a {element.role}")
         if element.role == "radio" and not value:
-            raise BadAction(f"the radio button {bid!r} cannot be unticked: choose another of its group")
+            raise BadAction("a radio button cannot be taken back; check another")
         if self.page.held(element) != value:
             self.click(bid)
 
@@ -309,34 +341,28 @@ class Document:
         self.keyboard_press(key)
 
     def keyboard_press(self, key: str) -> None:
-        """A key where the focus is. Raises BadAction for one that is not known here."""
+        """A key where the focus is."""
         element = self.by_key.get(self.focus)
         if key in ("Tab", "Shift+Tab"):
             self._move(backwards=key != "Tab")
         elif key == "Escape":
             if self.dialog:
                 self.fire(self.dialog.on)
-        elif key in _CHARACTERS or len(key) == 1:
-            self._type(element, _CHARACTERS.get(key, key))
-        elif key in ("Enter", "Backspace", "Delete", "Control+a", *_ARROWS):
-            if element is not None:
-                self._key(element, key)
-        else:
-            raise BadAction(f"the key {key[:40]!r} does nothing on these pages")
+        elif element is not None and (key == "Space" or len(key) == 1):
+            self._type(element, " " if key == "Space" else key)
+        elif element is not None:
+            self._key(element, key)
 
     def keyboard_type(self, text: str, *_: Any) -> None:
-        for character in text[:MAX_TEXT]:
-            if self.page.result is None:
-                self.keyboard_press("Enter" if character == "\n" else character)
+        for character in text:
+            self.keyboard_press(character)
 
     def keyboard_insert_text(self, text: str) -> None:
         element = self.by_key.get(self.focus)
         if element is not None and element.role == "textbox":
-            self._insert(element, _one_line(text))
+            self._insert(element, text)
 
-    def _type(self, element: Element | None, character: str) -> None:
-        if element is None:
-            return
+    def _type(self, element: Element, character: str) -> None:
         if element.role == "textbox":
             self._insert(element, character)
         elif character == " " and element.role in ("checkbox", "radio", "button", "tab"):
@@ -431,18 +457,20 @@ def within(element: Element) -> Iterator[Element]:
 
 def _lines(element: Element) -> int:
     """How many lines of the page an element takes; a dialog lies before the page."""
-    if element.hidden or element.role == "dialog":
+    if element.hidden or element.role in ("dialog", "option"):
         return 0
-    return sum(map(_lines, element.children)) if element.role in STACKS else 1
+    own = 0 if element.role in STACKS else 1
+    return own if element.role in LINES else own + sum(map(_lines, element.children))
 
 
-def _one_line(value: str) -> str:
-    """What a field of one line makes of a text."""
-    return value.replace("\r", "").replace("\n", "")[:MAX_TEXT]
+def quote(text: str) -> str:
+    """A text as the browser's driver shows it."""
+    return json.dumps(" ".join(text.split())[:80], ensure_ascii=False)
 
 
-_CHARACTERS = {"Space": " "}
 _ARROWS = {"ArrowUp": -1, "ArrowLeft": -1, "ArrowDown": 1, "ArrowRight": 1}
+_MOVES = ("Tab", "Shift+Tab", "Escape")
+KEYS = ("Enter", "Space", "Backspace", "Delete", "Control+a", *_MOVES, *_ARROWS)
 _DO: Mapping[str, Callable[..., None]] = {
     **{name: getattr(Document, name) for name in ALLOWED if name not in ("focus", "scroll")},
     "focus": Document.to_focus,

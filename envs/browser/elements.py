@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 FOCUSABLE = frozenset(("textbox", "checkbox", "radio", "combobox", "button", "link", "tab"))
-STACKS = frozenset(("form", "list", "tabpanel", "table", "dialog", "radiogroup"))  # a line below the other
+STACKS = frozenset(("form", "list", "tabpanel", "table", "dialog"))  # a line below the other
 LINES = frozenset(("listitem", "tablist", "row"))  # one beside the other
 
 
