@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from agentrl.envs.browser.actions import Action, BadAction
-from agentrl.envs.browser.elements import LINES, STACKS, Element
+from agentrl.envs.browser.elements import FOCUSABLE, LINES, STACKS, Element
 from agentrl.envs.browser.tree import Node
 
 Value = str | bool
@@ -119,7 +119,7 @@ class Page:
 
 
 class Document:
-    """A page with ids on its elements ("1", "2" … in the order in which they end), the key of the element in focus ("": none), and how far it is
+    """A page with ids on its elements ("1", "2" … in the order of the page), the key of the element in focus ("": none), and how far it is
     scrolled, in pixels."""
 
     def __init__(self, page: Page) -> None:
@@ -147,21 +147,47 @@ class Document:
     def _number(self, element: Element, form: Element | None) -> None:
         if element.hidden or element.role == "StaticText":
             return
-        for child in element.children:
-            self._number(child, element if element.role == "form" else form)
         element.bid, element.form = str(len(self.by_bid) + 1), form
         self.by_bid[element.bid] = element
         if element.key:
             self.by_key[element.key] = element
+        for child in element.children:
+            self._number(child, element if element.role == "form" else form)
 
     @property
     def bottom(self) -> int:
         """How far the page can be scrolled."""
-        return 0 if self.dialog else max(0, 2 * MARGIN + ROW * sum(map(_lines, self.view)) - VIEWPORT)
+        return max(0, 2 * MARGIN + ROW * sum(map(_lines, self.view)) - VIEWPORT)
+
+    def _into_view(self, element: Element) -> None:
+        """Scrolls as a browser does for what it is about to use: not at all where that is in sight, to the nearer edge where it is in part, and
+        else so that it stands in the middle."""
+        bottom = self.bottom
+        line = _line_of(element, self.view) if bottom else None
+        if line is None:
+            return
+        top = MARGIN + ROW * line - self.scroll
+        if top <= -ROW or top >= VIEWPORT:
+            top -= (VIEWPORT - ROW) // 2
+        elif top + ROW > VIEWPORT:
+            top -= VIEWPORT - ROW
+        elif top >= 0:
+            return
+        self.scroll = min(max(0, self.scroll + top), bottom)
 
     def tree(self) -> Node:
         """The accessibility tree of what is shown: covered by a dialog, the page is not."""
         return Node("RootWebArea", children=[self._node(element) for element in self.root if not element.hidden])
+
+    @property
+    def title(self) -> str:
+        """The title of the page."""
+        return self.page.title
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return HOST + self.page.place
 
     @property
     def focused_bid(self) -> str | None:
@@ -206,16 +232,23 @@ class Document:
                 raise BadAction(f"wanted a text of one line and at most {MAX_TEXT} characters")
         target = self.by_bid.get(str(arguments.get("bid")))
         if action.name in ("click", "dblclick", "hover") and target is not None:
-            if target.children and target.role != "combobox":
+            if target.role in STACKS or target.role in LINES or (target.children and target.role != "combobox"):
                 raise BadAction(f"the element {quote(target.bid)} holds others; click one of them")
             if arguments.get("button", "left") != "left" or arguments.get("modifiers"):
                 raise BadAction("on these pages the left button clicks, without other keys")
+        if action.name in ("focus", "press") and target is not None and target.role not in FOCUSABLE:
+            raise BadAction(f"the element {quote(target.bid)} takes no keys; it is a {target.role}")
+        here = self.by_key.get(self.focus)
+        if action.name in ("keyboard_type", "keyboard_insert_text") and (here is None or here.role != "textbox"):
+            raise BadAction("no field has the focus; click one first, or fill it")
         if (key := arguments.get("key", arguments.get("key_comb"))) is not None:
-            self._refuse_key(str(key), target or self.by_key.get(self.focus))
+            self._refuse_key(str(key), target or here)
 
     def _refuse_key(self, key: str, target: Element | None) -> None:
         if not (key in KEYS or (len(key) == 1 and key.isprintable())):
             raise BadAction(f"there is no key {key[:40]!r} on these pages; there are {', '.join(KEYS)} and characters")
+        if key in ("Tab", "Shift+Tab") and (target is None or self._next(target, backwards=key != "Tab") is None):
+            raise BadAction(f"{key} leads out of the page from here")  # where to, depends on the browser's window
         if target is not None and target.role == "combobox" and key not in _MOVES and key not in _ARROWS:
             raise BadAction(f"an option is chosen by select_option({quote(target.bid)}, …)")
 
@@ -228,7 +261,7 @@ class Document:
     def click(self, bid: str, *_: Any) -> None:
         element = self.enabled(bid)
         if element.role == "option":
-            box = next(one for one in self.by_bid.values() if element in one.children)
+            box = next(one for one in self.by_bid.values() if any(child is element for child in one.children))
             raise BadAction(f"an option is chosen by select_option({quote(box.bid)}, {quote(element.name)})")
         self.focused(element)
         self.pressed(element)
@@ -248,6 +281,7 @@ class Document:
         return element
 
     def focused(self, element: Element) -> None:
+        self._into_view(element)
         self.focus, self.marked = element.key if element.focusable else "", False
 
     def pressed(self, element: Element) -> None:
@@ -287,14 +321,17 @@ class Document:
         self.fill(bid, "")
 
     def hover(self, bid: str) -> None:
-        self.enabled(bid)
+        element = self.enabled(bid)
+        if element.role == "option":
+            raise BadAction(f"the element {quote(bid)} has no size")
+        self._into_view(element)
 
     def noop(self, *_: Any) -> None:
         """Nothing."""
 
     def to_focus(self, bid: str) -> None:
         element = self.enabled(bid)
-        if element.focusable:
+        if element.key != self.focus:
             self.focused(element)
 
     def select_option(self, bid: str, options: str | tuple[str, ...]) -> None:
@@ -308,7 +345,7 @@ class Document:
         if word not in element.options:
             has = ", ".join(map(quote, element.options[:20]))
             raise BadAction(f"the list {quote(bid)} has no option {quote(wanted[0])}; it has {has}")
-        self.focused(element)
+        self.focus, self.marked = element.key, False  # a list is chosen from where it stands, in sight or not
         self.changed(element, word)
 
     def check(self, bid: str) -> None:
@@ -329,14 +366,14 @@ class Document:
     def to_scroll(self, _delta_x: float, delta_y: float) -> None:
         before = self.scroll
         self.scroll = int(min(max(0, self.scroll + delta_y), self.bottom))
-        if self.scroll != before and self.scroll == self.bottom and not self.dialog and (event := self.page.more):
+        if self.scroll != before and self.scroll == self.bottom and (event := self.page.more):
             self.fire(event)
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def press(self, bid: str, key: str) -> None:
         element = self.enabled(bid)
-        if element.focusable and element.key != self.focus:
+        if element.key != self.focus:
             self.focused(element)
         self.keyboard_press(key)
 
@@ -369,6 +406,7 @@ class Document:
             self.pressed(element)
 
     def _insert(self, element: Element, characters: str) -> None:
+        self._into_view(element)
         before = "" if self.marked else str(self.page.held(element))
         self.marked = False
         self.changed(element, (before + characters)[:MAX_TEXT])
@@ -402,26 +440,27 @@ class Document:
             if sender is not None and not sender.disabled:
                 self.fire(sender.on)
 
-    def _move(self, *, backwards: bool) -> None:
-        """Tab: the next element that can be in focus; of a group of radio buttons one only."""
-        stops = [one.key for one in self.by_bid.values() if one.focusable and self._is_stop(one)]
-        if not stops:
-            return
-        here = stops.index(self.focus) if self.focus in stops else -1 if not backwards else len(stops)
-        place = here + (-1 if backwards else 1)
-        if self.dialog:
-            place %= len(stops)
-        self.focus = stops[place] if 0 <= place < len(stops) else ""
-        self.marked = bool(self.focus) and self.by_key[self.focus].role == "textbox"
+    def _next(self, element: Element, *, backwards: bool) -> Element | None:
+        """Where Tab leads from an element: the next that can be in focus, of a group of radio buttons one only. None: out of the page."""
+        stops = [one for one in self.by_bid.values() if one.focusable and (one is element or self._is_stop(one, element))]
+        here = next((place for place, one in enumerate(stops) if one is element), None)
+        place = -1 if here is None else here + (-1 if backwards else 1)
+        return stops[place] if 0 <= place < len(stops) else None
 
-    def _is_stop(self, element: Element) -> bool:
-        if element.role != "radio" or element.key == self.focus:
+    def _move(self, *, backwards: bool) -> None:
+        here = self.by_key.get(self.focus)
+        there = self._next(here, backwards=backwards) if here is not None else None
+        if there is not None:
+            self.focused(there)
+            self.marked = there.role == "textbox"
+
+    def _is_stop(self, element: Element, here: Element) -> bool:
+        if element.role != "radio":
             return True
-        group = [one for one in self.by_bid.values() if one.group == element.group and one.focusable]
-        if any(one.key == self.focus for one in group):
+        if element.group == here.group:
             return False
-        chosen = [one for one in group if self.page.held(one)]
-        return element is (chosen or group)[0]
+        group = [one for one in self.by_bid.values() if one.group == element.group and one.focusable]
+        return element is next((one for one in group if self.page.held(one)), group[0])
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -443,8 +482,8 @@ class Document:
         """Goes back to a snapshot of this page."""
         kept = copy.deepcopy(dict(snapshot))
         self.page.state, self.page.values, self.page.result = kept["state"], kept["values"], kept["result"]
-        self.focus, self.marked, self.scroll = kept["focus"], kept["marked"], kept["scroll"]
         self.refresh()
+        self.focus, self.marked, self.scroll = kept["focus"], kept["marked"], kept["scroll"]
 
 
 def within(element: Element) -> Iterator[Element]:
@@ -461,6 +500,28 @@ def _lines(element: Element) -> int:
         return 0
     own = 0 if element.role in STACKS else 1
     return own if element.role in LINES else own + sum(map(_lines, element.children))
+
+
+def _line_of(element: Element, view: Sequence[Element]) -> int | None:
+    """The line that an element stands in, from 0; None for one in a dialog."""
+    line = 0
+    for top in view:
+        for one, number in _placed(top, line):
+            if one is element:
+                return number
+        line += _lines(top)
+    return None
+
+
+def _placed(element: Element, line: int) -> Iterator[tuple[Element, int]]:
+    """What is in an element, and itself, with the lines that they begin at."""
+    if element.hidden or element.role == "dialog":
+        return
+    yield element, line
+    line += element.role == "radiogroup"  # its name stands above its buttons
+    for child in element.children:
+        yield from _placed(child, line)
+        line += _lines(child) if element.role in STACKS or element.role == "radiogroup" else 0
 
 
 def quote(text: str) -> str:

@@ -15,22 +15,23 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from agentrl.env import SPLITS, TextEnv
 from agentrl.envs.browser import tasks as drawn
 from agentrl.envs.browser.actions import Action, BadAction, parse, to_text
-from agentrl.envs.browser.dom import ALLOWED, HOST, Document, Page, Wish
+from agentrl.envs.browser.dom import ALLOWED, Document, Page, Wish
 from agentrl.envs.browser.levels import LEVELS
-from agentrl.envs.browser.pages import FAMILIES, TYPES
 from agentrl.envs.browser.tree import observation_text, tree_text
 from agentrl.envs.browser.words import DAYS, ROWS
 from agentrl.errors import ConfigError, GameError, did_you_mean
 from agentrl.types import Task
 
 if TYPE_CHECKING:
+    from agentrl.envs.browser import chromium
     from agentrl.envs.browser.expert import Careless
 
+Engine = Literal["python", "chromium"]
 OVER = "The episode is over."
 SCROLL = 200  # pixels of the scroll that is listed
 MAX_PLAN = 200
@@ -55,6 +56,8 @@ class BrowserEnv(TextEnv):
         split: str = "train",
         families: Sequence[str] | None = None,
         task_types: Sequence[str] | None = None,
+        engine: Engine = "python",
+        screenshots: int = 0,
         list_actions: bool = False,
         reward_scale: float = 1.0,
         seed: int | None = 0,
@@ -67,6 +70,15 @@ class BrowserEnv(TextEnv):
         self.difficulty, self.split = difficulty, split
         self.families = tuple(families) if families else None
         self.task_types = tuple(task_types) if task_types else None
+        if engine not in get_args(Engine):
+            raise ConfigError(f"wanted an engine among {', '.join(get_args(Engine))}; got '{engine}'")
+        if type(screenshots) is not int or not 0 <= screenshots <= 100:
+            raise ConfigError(f"wanted screenshots as a JPEG quality from 1 to 100, or 0; got {screenshots!r}")
+        if screenshots and engine != "chromium":
+            raise ConfigError("screenshots need engine = \"chromium\"")
+        self.engine: Engine = engine
+        self.screenshots = screenshots
+        self._window: chromium.Page | None = None
         self.list_actions, self.reward_scale = list_actions, reward_scale
         self.task: Task | None = None
         self.goal = ""
@@ -76,6 +88,10 @@ class BrowserEnv(TextEnv):
         self._first_seed = seed
         self._splits: dict[str, Sequence[Task]] = {}
         self.tasks(split)  # an unknown name is an error here, not in the middle of a run
+        if engine == "chromium":
+            from agentrl.envs.browser.live import window
+
+            self._window = window()
 
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -192,6 +208,11 @@ class BrowserEnv(TextEnv):
             return "never_found"
         return "wrong_action" if self.document.page.result is False else None
 
+    def close(self) -> None:
+        """Closes the window of the browser, where there is one."""
+        if self._window is not None:
+            self._window.shut()
+
     def expert(self, noise: float = 0.0, seed: int = 0) -> Careless:
         """The oracle with slips: on the share ``noise`` of its turns it does anything that can be done; ``act(observation, admissible,
         goal)``."""
@@ -211,8 +232,15 @@ class BrowserEnv(TextEnv):
     def _start(self, task: Task) -> None:
         self.goal, page = drawn.page(task)
         self.task = task
-        self._document, self._error, self._found = Document(page), "", False
+        self._document, self._error, self._found = self._shown(page), "", False
         self._notice()
+
+    def _shown(self, page: Page) -> Document:
+        if self._window is None:
+            return Document(page)
+        from agentrl.envs.browser.live import LiveDocument
+
+        return LiveDocument(page, self._window)
 
     def _act(self, text: str) -> str:
         """Does an action; what was wrong with it, "" for nothing."""
@@ -227,8 +255,9 @@ class BrowserEnv(TextEnv):
 
     def _tree(self, *, bids: bool = True) -> str:
         document = self.document
-        url = HOST + document.page.place
-        return tree_text(document.tree(), title=document.page.title, url=url, focused=document.focused_bid, bids=bids)
+        return tree_text(
+            document.tree(), title=document.title, url=document.url, focused=document.focused_bid, bids=bids
+        )
 
     def _text(self) -> str:
         return observation_text(self._tree(), self._error)
@@ -243,15 +272,15 @@ class BrowserEnv(TextEnv):
     def _info(self, *, valid: bool = True) -> dict[str, Any]:
         page, task = self.document.page, self.task
         won = bool(page.result)
-        listed = {"admissible_actions": self.admissible_actions} if self.list_actions else {}
+        listed: dict[str, Any] = {"admissible_actions": self.admissible_actions} if self.list_actions else {}
         return {
             "success": won,
             "won": won,
             "score": float(won),
             "valid": valid,
             "goal": self.goal,
-            "url": HOST + page.place,
-            "title": page.title,
+            "url": self.document.url,
+            "title": self.document.title,
             "last_action_error": self._error,
             "task_type": task.type if task else "",
             "task_id": task.id if task else "",

@@ -14,21 +14,23 @@ from agentrl.envs.browser.dom import MARGIN, ROW, Document, Page
 from agentrl.envs.browser.elements import Element
 
 STYLE = f"""
-* {{ box-sizing: border-box; margin: 0; padding: 0; font: 14px/20px sans-serif; }}
+* {{ box-sizing: border-box; margin: 0; padding: 0; font: 14px/{ROW}px sans-serif; }}
 body {{ padding: {MARGIN}px; }}
 h1 {{ font-weight: bold; }}
 h1, .line, li, tr, [role=tablist] {{ height: {ROW}px; overflow: hidden; white-space: nowrap; }}
 [aria-hidden=true] {{ color: #555; }}
+.line {{ display: flex; }}
 .line > span {{ display: inline-block; min-width: 90px; }}
-li .line, td .line, [role=tablist] .line {{ display: inline-block; margin-right: 8px; }}
+li, [role=tablist] {{ display: flex; gap: 8px; }}
 ul {{ list-style: none; }}
 table {{ border-collapse: collapse; }}
 td, th {{ padding: 0 12px 0 0; text-align: left; height: {ROW}px; }}
-input[type=text], select {{ width: 180px; height: 22px; padding: 0 4px; }}
-button {{ height: 22px; padding: 0 10px; }}
+input[type=text], select {{ width: 180px; height: {ROW}px; padding: 0 4px; }}
+input[type=checkbox], input[type=radio] {{ width: 16px; height: {ROW}px; margin-right: 8px; }}
+button {{ height: {ROW}px; padding: 0 10px; line-height: 20px; }}
 [aria-selected=true] {{ font-weight: bold; }}
 dialog {{ margin: auto; padding: 16px; border: 1px solid #888; }}
-:focus {{ outline: 2px solid #06c; }}
+:focus {{ outline: 2px solid #06c; outline-offset: -2px; }}
 """
 SCRIPT = """
 (() => {
@@ -80,7 +82,7 @@ def shown(document: Document) -> dict[str, Any]:
     """What ``__agentrl.show`` takes."""
     page, covered = document.page, document.dialog is not None
     body = "".join(render(page, element) for element in document.view if element is not document.dialog)
-    html = f"<main{' inert aria-hidden=true' if covered else ''}>{body}</main>"
+    html = f"<div{' inert aria-hidden=true' if covered else ''}>{body}</div>"
     if document.dialog is not None:
         html += render(page, document.dialog)
     return {

@@ -39,6 +39,9 @@ class LiveDocument(Document):
     def refresh(self) -> None:
         """Shows the view of the page's state in the browser."""
         super().refresh()
+        self._show()
+
+    def _show(self) -> None:
         call = "it => __agentrl.show(it)"
         self._take(self.window.run(self.window.start(f"{HOST}/", call, shown(self))))
 
@@ -90,7 +93,7 @@ class LiveDocument(Document):
     @property
     def bottom(self) -> int:
         told = self._seen.more
-        return told["bottom"] if told and not self.dialog else 0
+        return told["bottom"] if told else 0
 
     def picture(self, quality: int) -> str:
         """The window as a JPEG in a data URI."""
@@ -98,4 +101,7 @@ class LiveDocument(Document):
         return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        super().restore({**snapshot, "marked": False})
+        """Goes back to a snapshot of this page. Which part of a field is selected is not kept."""
+        super().restore(snapshot)
+        self.marked = False
+        self._show()

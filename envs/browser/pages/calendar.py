@@ -18,14 +18,15 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
     """A goal about one entry of a week."""
     random = words.random
     days = list(DAYS[: 3 if level.tabs == 2 else 5 if level.tabs == 3 else 7])
+    hours = list(HOURS[: 3 if level.tabs == 2 else len(HOURS)])
     n = random.randint(*level.items)
     topics = words.some("topic", n + 1)
-    entries = [[topic, random.choice(days), random.choice(HOURS)] for topic in topics[:n]]
+    entries = [[topic, random.choice(days), random.choice(hours)] for topic in topics[:n]]
     title, day, hour = random.choice(entries)
     other = random.choice([one for one in days if one != day])
-    spec: dict[str, Any] = {"kind": kind, "days": days, "entries": entries, "confirm": level.confirm}
+    spec: dict[str, Any] = {"kind": kind, "days": days, "hours": hours, "entries": entries, "confirm": level.confirm}
     if kind == "calendar_add":
-        new = [topics[n], other, random.choice(HOURS)]
+        new = [topics[n], other, random.choice(hours)]
         spec |= {"target": None, "wanted": new}
         return f"Add {new[0]} on {other} at {new[2]}.", spec
     place = entries.index([title, day, hour])
@@ -73,11 +74,11 @@ class CalendarPage(Page):
 
     def _entry(self) -> list[Element]:
         number = self.state["open"]
-        title, day, hour = ("", self.state["day"], HOURS[0]) if number < 0 else self.spec["entries"][number]
+        title, day, hour = ("", self.state["day"], self.spec["hours"][0]) if number < 0 else self.spec["entries"][number]
         fields = [
             textbox("Title", "title", title),
             combobox("Day", "day", self.spec["days"], day),
-            combobox("Hour", "hour", HOURS, hour),
+            combobox("Hour", "hour", self.spec["hours"], hour),
         ]
         delete = [] if number < 0 else [button("Delete", "delete")]
         shown = [
@@ -91,7 +92,7 @@ class CalendarPage(Page):
     def _content(self) -> list[str]:
         """What the fields of the entry say."""
         number = self.state["open"]
-        at_first = ("", self.state["day"], HOURS[0]) if number < 0 else self.spec["entries"][number]
+        at_first = ("", self.state["day"], self.spec["hours"][0]) if number < 0 else self.spec["entries"][number]
         return [self.written(key, value) for key, value in zip(FIELDS, at_first, strict=True)]
 
     def handle(self, event: str) -> None:

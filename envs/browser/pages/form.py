@@ -20,7 +20,7 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
     kinds = {"form_write": ["text"], "form_choose": ["choice", "radio"], "form_tick": ["tick"]}
     allowed = kinds.get(kind, ["text", "choice", "radio", "tick"])
     row = {"form_write": "field", "form_choose": "choice", "form_tick": "food"}.get(kind, "field")
-    fields = [_field(random.choice(allowed), place, name, words) for place, name in enumerate(words.some(row, n))]
+    fields = [_field(random.choice(allowed), place, name, words, 2 if level.tabs == 2 else 3) for place, name in enumerate(words.some(row, n))]
     chosen = random.sample(fields, min(len(fields), random.randint(*level.asked)))
     wanted = {field["key"]: _other(field, words) for field in chosen}
     spec = {"fields": fields, "wanted": wanted, "agree": level.confirm, "confirm": level.confirm}
@@ -34,12 +34,12 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
     return sentence[0].upper() + sentence[1:], spec
 
 
-def _field(kind: str, place: int, name: str, words: Words) -> dict[str, Any]:
+def _field(kind: str, place: int, name: str, words: Words, n_options: int) -> dict[str, Any]:
     field: dict[str, Any] = {"kind": kind, "key": f"f{place}", "name": name, "value": ""}
     if kind == "tick":
         field["value"] = words.random.random() < 0.25
     elif kind != "text":
-        field["options"] = words.some("colour" if kind == "choice" else "speed", 3)
+        field["options"] = words.some("colour" if kind == "choice" else "speed", n_options)
         field["value"] = field["options"][0] if kind == "choice" else ""
     return field
 
