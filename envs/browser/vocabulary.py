@@ -8,7 +8,7 @@ from agentrl.envs.browser.dom import ALLOWED, HOST
 from agentrl.envs.browser.pages import FAMILIES
 from agentrl.envs.browser.words import every
 
-LARGEST_NUMBER = 120  # of an id, a price or a page
+LARGEST_NUMBER = 100  # of an id, a price or a page
 _ROLES = (
     "RootWebArea", "StaticText", "heading", "textbox", "checkbox", "radio", "radiogroup", "combobox", "option", "button", "link", "tab",
     "tablist", "tabpanel", "table", "row", "columnheader", "cell", "list", "listitem", "dialog", "form",
@@ -19,7 +19,7 @@ _SAID = (
     "Form Settings People Mail Shop Calendar List Inbox Cart Send Clear Save Add New Remove Yes No I agree Send it? Remove it? Delete it? Answer "
     "Forward Delete Cancel Text To Re Fwd From Newer Older Next Back Open Mark Name City Code Amount Pay Shop Add to cart euro entries at Week Title "
     "Day Hour form table tabs mail list shop cart calendar page new answer forward Press Write Tick Untick Turn on off the tab then into and choose as "
-    "Choose write tick untick turn press row of every with to about Buy amount Take out pay Move from not nothing"
+    "Choose write tick untick turn press row of every with to about Buy amount Take out pay Move from city code value page"
 ).split()
 _SENTENCES = (
     "Error from previous action: no element has the id", "the button is disabled; it is no field that can be filled: wanted an action such as"
@@ -35,7 +35,5 @@ def texts() -> Iterator[str]:
     yield from _SENTENCES
     for word in (*_ROLES, *_SAID, *ALLOWED, *_KEYS, *FAMILIES, *every()):
         yield f"{word} {word}"
-    for number in range(LARGEST_NUMBER + 1):
-        yield f"{number} {number}"
-    yield from ("0, 200", "-200")
-    yield from (f"{number}" for number in range(28, 1000, 28))
+    yield from (f"{number}" for number in range(LARGEST_NUMBER + 1))
+    yield " 1 2 3 4, 0, 200, -200"
