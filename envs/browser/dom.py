@@ -4,10 +4,9 @@
     document.act(parse("fill('2', 'Anna')"))
     document.act(parse("press('2', 'Enter')"))
 
-A ``Page`` is what a site's own code would be: its state, the view of that state, and what an event does to it. A ``Document`` is what
-the browser would be: values, ticks, choices, focus, the order of Tab, Enter that sends a form, dialogs that cover the page, scrolling.
-``chromium`` puts a real browser in the place of this class; a test plays both.
-"""
+A ``Page`` is what a site's own code would be: its state, the view of that state, and what an event does to it. A ``Document``
+is what the browser would be: values, ticks, choices, focus, the order of Tab, Enter that sends a form, dialogs that cover the
+page, scrolling. ``chromium`` puts a real browser in the place of this class; a test plays both."""
 
 from __future__ import annotations
 
@@ -41,9 +40,8 @@ class Wish(NamedTuple):
 class Page:
     """The code of a site. Subclasses write ``start``, ``view``, ``handle`` and ``wish``.
 
-    ``spec`` is the task's content (JSON), ``state`` what the site remembers (JSON), ``values`` what its widgets hold by key (of radio
-    buttons: the chosen key by group), ``result`` whether the task was solved, once that is decided.
-    """
+    ``spec`` is the task's content (JSON), ``state`` what the site remembers (JSON), ``values`` what its widgets hold by key (of
+    radio buttons: the chosen key by group), ``result`` whether the task was solved, once that is decided."""
 
     url: ClassVar[str] = "/"
     title: ClassVar[str] = "Page"
@@ -119,8 +117,8 @@ class Page:
 
 
 class Document:
-    """A page with ids on its elements ("1", "2" … in the order of the page), the key of the element in focus ("": none), and how far it is
-    scrolled, in pixels."""
+    """A page with ids on its elements ("1", "2" … in the order of the page), the key of the element in focus ("": none), and
+    how far it is scrolled, in pixels."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -160,8 +158,8 @@ class Document:
         return max(0, 2 * MARGIN + ROW * sum(map(_lines, self.view)) - VIEWPORT)
 
     def _into_view(self, element: Element) -> None:
-        """Scrolls as a browser does for what it is about to use: not at all where that is in sight, to the nearer edge where it is in part, and
-        else so that it stands in the middle."""
+        """Scrolls as a browser does for what it is about to use: not at all where that is in sight, to the nearer edge where it
+        is in part, and else so that it stands in the middle."""
         bottom = self.bottom
         line = _line_of(element, self.view) if bottom else None
         if line is None:
@@ -441,8 +439,11 @@ class Document:
                 self.fire(sender.on)
 
     def _next(self, element: Element, *, backwards: bool) -> Element | None:
-        """Where Tab leads from an element: the next that can be in focus, of a group of radio buttons one only. None: out of the page."""
-        stops = [one for one in self.by_bid.values() if one.focusable and (one is element or self._is_stop(one, element))]
+        """Where Tab leads from an element: the next that can be in focus, of a group of radio buttons one only. None: out of
+        the page."""
+        stops = [
+            one for one in self.by_bid.values() if one.focusable and (one is element or self._is_stop(one, element))
+        ]
         here = next((place for place, one in enumerate(stops) if one is element), None)
         place = -1 if here is None else here + (-1 if backwards else 1)
         return stops[place] if 0 <= place < len(stops) else None

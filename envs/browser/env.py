@@ -4,10 +4,9 @@
     text, info = env.reset(seed=0)
     text, reward, terminated, truncated, info = env.step("fill('2', 'Anna')")
 
-Actions and observations are BrowserGym's: calls on the ids that the accessibility tree shows, and that tree as text. The pages are
-played in plain Python, or in Chromium (``engine``). The reward is 1 for the action that solves the task, else 0; what cannot be taken back
-(sending, saving, deleting, paying) ends the episode, right or wrong.
-"""
+Actions and observations are BrowserGym's: calls on the ids that the accessibility tree shows, and that tree as text. The pages
+are played in plain Python, or in Chromium (``engine``). The reward is 1 for the action that solves the task, else 0; what
+cannot be taken back (sending, saving, deleting, paying) ends the episode, right or wrong."""
 
 from __future__ import annotations
 
@@ -40,13 +39,13 @@ _CONTENT = {word for row in ("name", "city", "food", "topic", "answer") for word
 
 
 class BrowserEnv(TextEnv):
-    """``difficulty`` names a level of ``levels``; ``families`` and ``task_types`` keep some; ``split`` is where ``reset`` without a task draws
-    from. ``list_actions`` puts ``admissible_actions`` into ``info``, which players at random want; then only those count as valid.
-    ``reward_scale`` is the reward of solving a task; ``seed`` seeds the first ``reset`` that is given none.
+    """``difficulty`` names a level of ``levels``; ``families`` and ``task_types`` keep some; ``split`` is where ``reset``
+    without a task draws from. ``list_actions`` puts ``admissible_actions`` into ``info``, which players at random want; then
+    only those count as valid. ``reward_scale`` is the reward of solving a task; ``seed`` seeds the first ``reset`` that is
+    given none.
 
-    Keys of ``info``: success and won (bool), score (1.0 or 0.0), valid (False: the action was none, or could not be done), goal, url, title,
-    last_action_error (text), task_type, task_id.
-    """
+    Keys of ``info``: success and won (bool), score (1.0 or 0.0), valid (False: the action was none, or could not be done),
+    goal, url, title, last_action_error (text), task_type, task_id."""
 
     levels: ClassVar[Mapping[str, Sequence[str]]] = {"difficulty": tuple(LEVELS)}
 
@@ -75,7 +74,7 @@ class BrowserEnv(TextEnv):
         if type(screenshots) is not int or not 0 <= screenshots <= 100:
             raise ConfigError(f"wanted screenshots as a JPEG quality from 1 to 100, or 0; got {screenshots!r}")
         if screenshots and engine != "chromium":
-            raise ConfigError("screenshots need engine = \"chromium\"")
+            raise ConfigError('screenshots need engine = "chromium"')
         self.engine: Engine = engine
         self.screenshots = screenshots
         self._window: chromium.Page | None = None
@@ -108,8 +107,8 @@ class BrowserEnv(TextEnv):
     # ── Gymnasium ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
-        """Shows the page of ``options["task"]`` (a Task or its id), or of a task drawn from the split. Raises GameError for an id that no
-        split knows, and for a task without a page."""
+        """Shows the page of ``options["task"]`` (a Task or its id), or of a task drawn from the split. Raises GameError for an
+        id that no split knows, and for a task without a page."""
         if seed is None:
             seed, self._first_seed = self._first_seed, None
         super().reset(seed=seed)
@@ -120,8 +119,8 @@ class BrowserEnv(TextEnv):
         return self._text(), self._info()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """One turn. What is no action, or cannot be done on this page, changes nothing and says so. Raises GameError before the first
-        ``reset``."""
+        """One turn. What is no action, or cannot be done on this page, changes nothing and says so. Raises GameError before the
+        first ``reset``."""
         document = self.document
         if document.page.result is not None:
             return OVER, 0.0, True, False, self._info(valid=False)
@@ -142,8 +141,8 @@ class BrowserEnv(TextEnv):
 
     @property
     def admissible_actions(self) -> list[str]:
-        """Actions that do something here: every widget pressed, ticked or chosen, fields filled with words that the goal or the page says,
-        and scrolling."""
+        """Actions that do something here: every widget pressed, ticked or chosen, fields filled with words that the goal or the
+        page says, and scrolling."""
         document = self.document
         if document.page.result is not None:
             return []
@@ -214,8 +213,8 @@ class BrowserEnv(TextEnv):
             self._window.shut()
 
     def expert(self, noise: float = 0.0, seed: int = 0) -> Careless:
-        """The oracle with slips: on the share ``noise`` of its turns it does anything that can be done; ``act(observation, admissible,
-        goal)``."""
+        """The oracle with slips: on the share ``noise`` of its turns it does anything that can be done; ``act(observation,
+        admissible, goal)``."""
         from agentrl.envs.browser.expert import Careless
 
         return Careless(self, noise, seed)
@@ -263,7 +262,8 @@ class BrowserEnv(TextEnv):
         return observation_text(self._tree(), self._error)
 
     def _texts(self) -> list[str]:
-        """What could be written into a field: words of content in the goal, and those that the page tells outside of its widgets."""
+        """What could be written into a field: words of content in the goal, and those that the page tells outside of its
+        widgets."""
         told = [one.name for one in self.document.by_bid.values() if one.role in ("cell", "tabpanel")]
         told += [one.name for element in self.document.root for one in _texts_in(element)]
         words = dict.fromkeys(word for text in (self.goal, *told) for word in _WORD.findall(text))

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 
 class Careless:
-    """Knows what is right, and on the share ``noise`` of its turns does any admissible action; ``strayed`` says whether it did on the last.
+    """Knows what is right, and on the share ``noise`` of its turns does any admissible action; ``strayed`` says whether it did
+    on the last.
 
     Raises GameError for a noise outside [0, 1].
     """

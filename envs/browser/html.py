@@ -1,9 +1,8 @@
 """The pages as HTML: native fields, boxes, lists, buttons, links and dialogs, and a script that reports what was pressed.
 
-What the browser does itself: typing, ticking, choosing, focus and the order of Tab, Enter that presses the button of a form, a dialog that
-covers the page, layout and scrolling. What the script does: it shows a view, notes the keys of the elements that were activated, and tells
-what the widgets hold. What an event means is the page's own code, in Python.
-"""
+What the browser does itself: typing, ticking, choosing, focus and the order of Tab, Enter that presses the button of a form, a
+dialog that covers the page, layout and scrolling. What the script does: it shows a view, notes the keys of the elements that
+were activated, and tells what the widgets hold. What an event means is the page's own code, in Python."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ dialog {{ margin: auto; padding: 16px; border: 1px solid #888; }}
 """
 SCRIPT = """
 (() => {
-  const pressed = [], scrolling = new Set([" ", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End"]);
+  const pressed = [], scrolling = new Set([" ", "ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight"]);
   const keyed = (e) => e.closest("[data-key]");
   document.addEventListener("click", (event) => {
     const e = keyed(event.target);
@@ -75,7 +74,9 @@ SCRIPT = """
   };
 })();
 """
-SHELL = f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Pages</title><style>{STYLE}</style></head><body></body></html>"
+SHELL = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Pages</title><style>{STYLE}</style></head><body></body></html>
+"""
 
 
 def shown(document: Document) -> dict[str, Any]:
@@ -130,7 +131,9 @@ _PLAIN = {
 
 def _widget(page: Page, element: Element, name: str) -> str:
     role, held = element.role, page.held(element)
-    marks = f' data-key="{escape(element.key)}"' + (' data-on=1' if element.on else "") + (" disabled" * element.disabled)
+    marks = (
+        f' data-key="{escape(element.key)}"' + (" data-on=1" if element.on else "") + (" disabled" * element.disabled)
+    )
     if role == "textbox":
         return f'<input type=text aria-label="{name}" value="{escape(str(held))}" autocomplete=off{marks}>'
     if role == "checkbox":
@@ -143,5 +146,7 @@ def _widget(page: Page, element: Element, name: str) -> str:
     if role == "link":
         return f'<a href="#"{marks}>{name}</a>'
     if role == "tab":
-        return f'<button type=button role=tab aria-selected={"true" if element.value else "false"}{marks}>{name}</button>'
+        return (
+            f"<button type=button role=tab aria-selected={'true' if element.value else 'false'}{marks}>{name}</button>"
+        )
     return f"<button type={'submit' if element.submit else 'button'}{marks}>{name}</button>"

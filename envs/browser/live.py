@@ -1,4 +1,5 @@
-"""A page that is shown in Chromium, in the place of ``dom.Document``: the browser does what widgets do, and Python what the site does."""
+"""A page that is shown in Chromium, in the place of ``dom.Document``: the browser does what widgets do, and Python what the
+site does."""
 
 from __future__ import annotations
 

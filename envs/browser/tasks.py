@@ -3,9 +3,8 @@
 >>> task("tiny", "train", "form_write", 0).options["goal"]
 'Write Turin into City, then press Send.'
 
-A task is a pure function of level, split, type and number. ``options`` holds "family", "goal" and "page", the content that the page's
-class takes; a task of one's own has the same three.
-"""
+A task is a pure function of level, split, type and number. ``options`` holds "family", "goal" and "page", the content that the
+page's class takes; a task of one's own has the same three."""
 
 from __future__ import annotations
 
@@ -29,7 +28,8 @@ ATTEMPTS = 1_000
 
 
 class Tasks(LazyTasks):
-    """The tasks of a level and a split, the types taking turns, each made when it is asked for. ``families`` and ``task_types`` keep some.
+    """The tasks of a level and a split, the types taking turns, each made when it is asked for. ``families`` and ``task_types``
+    keep some.
 
     Raises ConfigError for an unknown name, and where nothing is left.
     """
@@ -83,7 +83,8 @@ def task_by_id(task_id: str) -> Task:
 
 @functools.lru_cache(maxsize=8192)
 def task(level: str, split: str, kind: str, number: int) -> Task:
-    """The task of that number. What ``valid_seen`` asks is asked in no task of ``train``: they are kept apart by a hash of the content."""
+    """The task of that number. What ``valid_seen`` asks is asked in no task of ``train``: they are kept apart by a hash of the
+    content."""
     family = FAMILIES[TYPES[kind]]
     for attempt in range(ATTEMPTS):
         random = Random(stable_hash("browser", level, split, kind, number, attempt))

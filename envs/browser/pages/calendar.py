@@ -38,8 +38,8 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
 
 
 class CalendarPage(Page):
-    """A week of ``spec["days"]`` with ``spec["entries"]`` ([title, day, hour]). The one at ``target`` (None: a new one) is to become ``wanted``
-    (None: deleted); ``confirm``: a dialog asks before one is deleted."""
+    """A week of ``spec["days"]`` with ``spec["entries"]`` ([title, day, hour]). The one at ``target`` (None: a new one) is to
+    become ``wanted`` (None: deleted); ``confirm``: a dialog asks before one is deleted."""
 
     url = "/calendar"
     title = "Calendar"
@@ -74,7 +74,9 @@ class CalendarPage(Page):
 
     def _entry(self) -> list[Element]:
         number = self.state["open"]
-        title, day, hour = ("", self.state["day"], self.spec["hours"][0]) if number < 0 else self.spec["entries"][number]
+        title, day, hour = (
+            ("", self.state["day"], self.spec["hours"][0]) if number < 0 else self.spec["entries"][number]
+        )
         fields = [
             textbox("Title", "title", title),
             combobox("Day", "day", self.spec["days"], day),

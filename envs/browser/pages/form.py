@@ -20,16 +20,19 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
     kinds = {"form_write": ["text"], "form_choose": ["choice", "radio"], "form_tick": ["tick"]}
     allowed = kinds.get(kind, ["text", "choice", "radio", "tick"])
     row = {"form_write": "field", "form_choose": "choice", "form_tick": "food"}.get(kind, "field")
-    fields = [_field(random.choice(allowed), place, name, words, 2 if level.tabs == 2 else 3) for place, name in enumerate(words.some(row, n))]
+    fields = [
+        _field(random.choice(allowed), place, name, words, 2 if level.tabs == 2 else 3)
+        for place, name in enumerate(words.some(row, n))
+    ]
     chosen = random.sample(fields, min(len(fields), random.randint(*level.asked)))
     wanted = {field["key"]: _other(field, words) for field in chosen}
     spec = {"fields": fields, "wanted": wanted, "agree": level.confirm, "confirm": level.confirm}
     asked = [_asked(field, wanted[field["key"]]) for field in chosen]
     if kind == "form_tick":
-        ticks = {True: [], False: []}
-        for field in chosen:
-            ticks[wanted[field["key"]]].append(field["name"])
-        asked = [f"{word} {listed(ticks[on])}" for on, word in ((True, "tick"), (False, "untick")) if ticks[on]]
+        asked = []
+        for on, word in ((True, "tick"), (False, "untick")):
+            if names := [field["name"] for field in chosen if wanted[field["key"]] == on]:
+                asked.append(f"{word} {listed(names)}")
     sentence = f"{listed(asked)}, then press Send."
     return sentence[0].upper() + sentence[1:], spec
 
@@ -61,8 +64,8 @@ def _asked(field: dict[str, Any], wanted: str | bool) -> str:
 
 
 class FormPage(Page):
-    """A form of ``spec["fields"]`` that is right with ``spec["wanted"]`` in them. ``agree``: Send is disabled until a box is ticked;
-    ``confirm``: a dialog asks before it is sent."""
+    """A form of ``spec["fields"]`` that is right with ``spec["wanted"]`` in them. ``agree``: Send is disabled until a box is
+    ticked; ``confirm``: a dialog asks before it is sent."""
 
     url = "/form"
     title = "Form"

@@ -41,8 +41,8 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
 
 
 class ListPage(Page):
-    """A list of ``spec["entries"]``, to change by ``spec["chosen"]`` as ``spec["kind"]`` says; ``shown`` of them before one scrolls to the
-    end; ``confirm``: a dialog asks before an entry is removed."""
+    """A list of ``spec["entries"]``, to change by ``spec["chosen"]`` as ``spec["kind"]`` says; ``shown`` of them before one
+    scrolls to the end; ``confirm``: a dialog asks before an entry is removed."""
 
     url = "/list"
     title = "List"

@@ -45,8 +45,8 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
 
 
 class MailPage(Page):
-    """An inbox of ``spec["mails"]`` ([from, subject]), ``shown`` at a time. The one at ``place`` is to be deleted, answered or passed on,
-    as ``kind`` says; ``confirm``: a dialog asks before one is deleted."""
+    """An inbox of ``spec["mails"]`` ([from, subject]), ``shown`` at a time. The one at ``place`` is to be deleted, answered or
+    passed on, as ``kind`` says; ``confirm``: a dialog asks before one is deleted."""
 
     url = "/mail"
     title = "Mail"

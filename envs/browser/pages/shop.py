@@ -47,8 +47,8 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
 
 
 class ShopPage(Page):
-    """A shop of ``spec["products"]`` ([name, price]), ``shown`` at a time, with ``spec["cart"]`` already chosen. Paying is right where the cart
-    then is ``spec["wanted"]`` ([name, amount])."""
+    """A shop of ``spec["products"]`` ([name, price]), ``shown`` at a time, with ``spec["cart"]`` already chosen. Paying is
+    right where the cart then is ``spec["wanted"]`` ([name, amount])."""
 
     url = "/shop"
     title = "Shop"

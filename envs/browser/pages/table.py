@@ -37,7 +37,8 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
 
 
 class TablePage(Page):
-    """A table of ``spec["rows"]``, ``shown`` of them at a time, with a button, a box or nothing in each, as ``spec["kind"]`` wants it."""
+    """A table of ``spec["rows"]``, ``shown`` of them at a time, with a button, a box or nothing in each, as ``spec["kind"]``
+    wants it."""
 
     url = "/table"
     title = "People"

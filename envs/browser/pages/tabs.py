@@ -47,7 +47,8 @@ def draw(kind: str, level: Level, words: Words) -> tuple[str, dict[str, Any]]:
 
 
 class TabsPage(Page):
-    """Panels ``spec["panels"]``, each with fields, buttons and a code. What ``spec["wanted"]`` says has to be pressed, set or copied."""
+    """Panels ``spec["panels"]``, each with fields, buttons and a code. What ``spec["wanted"]`` says has to be pressed, set or
+    copied."""
 
     url = "/tabs"
     title = "Settings"
