@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from agentrl.envs.browser.actions import Action, BadAction
 from agentrl.envs.browser.elements import FOCUSABLE, LINES, STACKS, Element
 from agentrl.envs.browser.tree import Node
+from agentrl.errors import ConfigError
 
 Value = str | bool
 HOST = "https://pages.test"
@@ -213,6 +214,10 @@ class Document:
             states["disabled"] = True
         return Node(role, element.name, element.bid, value, states, children)
 
+    def picture(self, quality: int) -> str:
+        """The page as a JPEG of that quality in a data URI. Raises ConfigError: without a browser there is nothing to see."""
+        raise ConfigError('a screenshot needs a browser; set engine = "chromium"')
+
     # ── actions ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def act(self, action: Action) -> None:
@@ -362,10 +367,13 @@ class Document:
             self.click(bid)
 
     def to_scroll(self, _delta_x: float, delta_y: float) -> None:
-        before = self.scroll
         self.scroll = int(min(max(0, self.scroll + delta_y), self.bottom))
-        if self.scroll != before and self.scroll == self.bottom and (event := self.page.more):
+        if event := self.wanted(delta_y):
             self.fire(event)
+
+    def wanted(self, delta_y: float) -> str:
+        """The page's event of having scrolled down to the end, or against it; "" where that is not so."""
+        return self.page.more if delta_y > 0 and self.scroll >= self.bottom else ""
 
     # ── keys ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

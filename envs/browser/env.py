@@ -10,13 +10,14 @@ cannot be taken back (sending, saving, deleting, paying) ends the episode, right
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from agentrl.env import SPLITS, TextEnv
+from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.browser import tasks as drawn
 from agentrl.envs.browser.actions import Action, BadAction, parse, to_text
 from agentrl.envs.browser.dom import ALLOWED, Document, Page, Wish
@@ -38,7 +39,7 @@ _WORD = re.compile(r"[A-Za-z]+")
 _CONTENT = {word for row in ("name", "city", "food", "topic", "answer") for word in ROWS[row]} | set(DAYS)
 
 
-class BrowserEnv(TextEnv):
+class BrowserEnv(TextEnv, AwaitedEnv):
     """``difficulty`` names a level of ``levels``; ``families`` and ``task_types`` keep some; ``split`` is where ``reset``
     without a task draws from. ``list_actions`` puts ``admissible_actions`` into ``info``, which players at random want; then
     only those count as valid. ``reward_scale`` is the reward of solving a task; ``seed`` seeds the first ``reset`` that is
@@ -129,6 +130,12 @@ class BrowserEnv(TextEnv):
         self._notice()
         reward = self.reward_scale if won else 0.0
         return self._text(), reward, over, False, self._info(valid=not self._error)
+
+    async def ask(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """What the method gives. While a browser works, other episodes go on."""
+        if self._window is not None and name in ("reset", "step"):
+            return await asyncio.to_thread(getattr(self, name), *args, **kwargs)
+        return getattr(self, name)(*args, **kwargs)
 
     # ── hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -272,7 +279,9 @@ class BrowserEnv(TextEnv):
     def _info(self, *, valid: bool = True) -> dict[str, Any]:
         page, task = self.document.page, self.task
         won = bool(page.result)
-        listed: dict[str, Any] = {"admissible_actions": self.admissible_actions} if self.list_actions else {}
+        more: dict[str, Any] = {"admissible_actions": self.admissible_actions} if self.list_actions else {}
+        if self.screenshots:
+            more["screenshot"] = self.document.picture(self.screenshots)
         return {
             "success": won,
             "won": won,
@@ -284,7 +293,7 @@ class BrowserEnv(TextEnv):
             "last_action_error": self._error,
             "task_type": task.type if task else "",
             "task_id": task.id if task else "",
-            **listed,
+            **more,
         }
 
 

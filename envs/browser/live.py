@@ -49,7 +49,6 @@ class LiveDocument(Document):
     def act(self, action: Action) -> None:
         """Lets the browser do it, and then the page what its events mean."""
         self.refuse(action)
-        before = self.scroll
         seen = self.window.run(self.window.act(action))
         pressed = self._take(seen)
         for key in pressed:
@@ -57,9 +56,8 @@ class LiveDocument(Document):
             if self.page.result is None and element is not None and not element.disabled:
                 self.page.handle(element.on)
                 super().refresh()
-        scrolled = action.name == "scroll" and self.scroll != before and self.scroll >= self.bottom
-        if scrolled and self.page.more:
-            self.page.handle(self.page.more)
+        if action.name == "scroll" and (event := self.wanted(float(str(action.named()["delta_y"])))):
+            self.page.handle(event)
             pressed.append("")
         if pressed:
             self.refresh()
