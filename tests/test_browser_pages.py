@@ -275,7 +275,11 @@ def test_what_cannot_be_taken_back_ends_the_episode_and_a_wrong_end_is_a_wrong_a
 def test_a_bad_action_is_an_observation() -> None:
     env = BrowserEnv()
     before, _ = env.reset(seed=0)
-    for action, told in (("jump", "wanted '('"), ("goto('x')", "there is no action"), ("click('99')", "no element")):
+    for action, told in (
+        ("click('1'", "wanted ','"),
+        ("goto('x')", "there is no action"),
+        ("click('99')", "no element"),
+    ):
         text, reward, terminated, _, info = env.step(action)
         page, error = text.rsplit("\n", 1)
         assert (page, reward, terminated, info["valid"]) == (before, 0.0, False, False)
@@ -349,7 +353,7 @@ def test_the_vocabulary_has_every_word_that_a_careless_player_meets(level: str) 
     env = BrowserEnv(level)
     known = set(words(env.vocabulary()))
     for split in SPLITS:
-        for task in env.tasks(split)[:44]:
+        for task in env.tasks(split)[:22]:
             text, info = env.reset(options={"task": task})
             player, said, over = env.expert(noise=0.6, seed=task.seed), [info["goal"], f"\n{info['goal']}"], False
             for _ in range(task.max_turns or 0):

@@ -205,7 +205,7 @@ class BrowserEnv(TextEnv, AwaitedEnv):
             action = _action(wish, shadow)
             shadow.act(action)
             plan.append(to_text(action))
-        return plan
+        return plan if shadow.page.result else []
 
     def failure(self) -> str | None:
         """Where the widget that the task is about was never on the page "never_found"; where it was and the end was wrong
@@ -312,6 +312,6 @@ def _texts_in(element: Any) -> Iterator[Any]:
 def _action(wish: Wish, document: Document) -> Action:
     """What an agent writes for a wish."""
     if wish.action == "scroll":
-        return Action("scroll", (0, document.bottom - document.scroll))
+        return Action("scroll", (0, max(SCROLL, document.bottom - document.scroll)))
     bid = document.by_key[wish.key].bid
     return Action(wish.action, (bid, wish.text) if wish.action in ("fill", "select_option") else (bid,))
