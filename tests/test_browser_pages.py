@@ -18,7 +18,7 @@ from agentrl.env import SPLITS, make
 from agentrl.env_check import check_env, failed, render
 from agentrl.envs.browser import tasks as drawn
 from agentrl.envs.browser.actions import BadAction, parse
-from agentrl.envs.browser.dom import Document, Page, Wish
+from agentrl.envs.browser.dom import Document
 from agentrl.envs.browser.elements import (
     Element,
     button,
@@ -35,6 +35,7 @@ from agentrl.envs.browser.elements import (
 )
 from agentrl.envs.browser.env import OVER, BrowserEnv
 from agentrl.envs.browser.levels import LEVELS
+from agentrl.envs.browser.page import Page, Wish
 from agentrl.envs.browser.pages import FAMILIES, HELD_OUT, TYPES
 from agentrl.envs.browser.tree import tree_text
 from agentrl.envs.browser.words import ROWS

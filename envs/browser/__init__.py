@@ -2,9 +2,10 @@
 
 ``actions`` the calls, their grammar and the sets of them by name · ``tree`` the tree and its text.
 
-agentrl's own pages, ``agentrl/Browser-v0``: ``elements`` what a page is made of · ``dom`` a page and the document that shows
-it, in plain Python · ``pages`` the families · ``words``, ``levels``, ``tasks`` what is drawn from seeds · ``expert`` who slips
-· ``env`` Gymnasium's API around it."""
+agentrl's own pages, ``agentrl/Browser-v0``: ``elements`` what a page is made of · ``page`` a site's code · ``dom`` the
+document that shows it, in plain Python · ``html`` and ``live`` the same in Chromium · ``pages`` the families · ``words``,
+``levels``, ``tasks`` what is drawn from seeds · ``expert`` who slips · ``env`` Gymnasium's API around it.
+"""
 
 import gymnasium
 

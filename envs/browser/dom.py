@@ -6,21 +6,22 @@
 
 A ``Page`` is what a site's own code would be: its state, the view of that state, and what an event does to it. A ``Document``
 is what the browser would be: values, ticks, choices, focus, the order of Tab, Enter that sends a form, dialogs that cover the
-page, scrolling. ``chromium`` puts a real browser in the place of this class; a test plays both."""
+page, scrolling. ``chromium`` puts a real browser in the place of this class; a test plays both.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any
 
 from agentrl.envs.browser.actions import Action, BadAction
 from agentrl.envs.browser.elements import FOCUSABLE, LINES, STACKS, Element
+from agentrl.envs.browser.page import Page, Value
 from agentrl.envs.browser.tree import Node
 from agentrl.errors import ConfigError
 
-Value = str | bool
 HOST = "https://pages.test"
 ROW, MARGIN, VIEWPORT = 28, 8, 336  # pixels: the height of a line, of the edge of a page, and of the window
 ALLOWED = (
@@ -30,96 +31,10 @@ ALLOWED = (
 MAX_TEXT = 2_000  # characters of a field
 
 
-class Wish(NamedTuple):
-    """What a player who knows everything does next: an action on a widget by its key, and a text where the action takes one."""
-
-    action: str
-    key: str = ""
-    text: str = ""
-
-
-class Page:
-    """The code of a site. Subclasses write ``start``, ``view``, ``handle`` and ``wish``.
-
-    ``spec`` is the task's content (JSON), ``state`` what the site remembers (JSON), ``values`` what its widgets hold by key (of
-    radio buttons: the chosen key by group), ``result`` whether the task was solved, once that is decided."""
-
-    url: ClassVar[str] = "/"
-    title: ClassVar[str] = "Page"
-
-    def __init__(self, spec: Mapping[str, Any]) -> None:
-        self.spec: Any = spec
-        self.values: dict[str, Value] = {}
-        self.result: bool | None = None
-        self.state: Any = self.start()
-
-    def start(self) -> dict[str, Any]:
-        """The state at first."""
-        return {}
-
-    @property
-    def place(self) -> str:
-        """The path of the page that is shown."""
-        return self.url
-
-    @property
-    def more(self) -> str:
-        """The event of having scrolled to the end; "" where there is none."""
-        return ""
-
-    def view(self) -> Sequence[Element]:
-        """What is shown in this state, from top to bottom; a dialog comes last."""
-        raise NotImplementedError
-
-    def handle(self, event: str) -> None:
-        """What an event does; the part behind a colon is its argument."""
-        raise NotImplementedError
-
-    def wish(self) -> Wish | None:
-        """The next action towards the goal; None where there is no way from here."""
-        raise NotImplementedError
-
-    def sought(self) -> str:
-        """The key of the widget that must have been seen before the task can be solved."""
-        raise NotImplementedError
-
-    def end(self, solved: bool) -> None:
-        """The task is over."""
-        self.result = solved
-
-    def forget(self, *keys: str) -> None:
-        """Widgets are again as they were at first."""
-        for key in keys:
-            self.values.pop(key, None)
-
-    # ── what widgets hold ────────────────────────────────────────────────────────────────────────────────────────────
-
-    def written(self, key: str, default: str = "") -> str:
-        """What stands in a textbox or is chosen in a list, without spaces around it."""
-        return str(self.values.get(key, default)).strip()
-
-    def ticked(self, key: str, default: bool = False) -> bool:
-        """Whether a box is ticked."""
-        return bool(self.values.get(key, default))
-
-    def held(self, element: Element) -> Value:
-        """What a widget holds now."""
-        if element.role == "radio":
-            return self.values[element.group] == element.key if element.group in self.values else element.value
-        return self.values.get(element.key, element.value)
-
-    def keep(self, element: Element, value: Value) -> None:
-        """A widget's new content, as a browser tells it."""
-        if element.role == "radio":
-            if value:
-                self.values[element.group] = element.key
-        else:
-            self.values[element.key] = value
-
-
 class Document:
     """A page with ids on its elements ("1", "2" … in the order of the page), the key of the element in focus ("": none), and
-    how far it is scrolled, in pixels."""
+    how far it is scrolled, in pixels.
+    """
 
     def __init__(self, page: Page) -> None:
         self.page = page
@@ -262,16 +177,13 @@ class Document:
         return self.by_bid[bid]
 
     def click(self, bid: str, *_: Any) -> None:
-        element = self.enabled(bid)
-        if element.role == "option":
-            box = next(one for one in self.by_bid.values() if any(child is element for child in one.children))
-            raise BadAction(f"an option is chosen by select_option({quote(box.bid)}, {quote(element.name)})")
+        element = self.pointed(bid)
         self.focused(element)
         self.pressed(element)
 
     def dblclick(self, bid: str, *_: Any) -> None:
         """Two clicks at one place; the second meets what then has the same key."""
-        key = self.enabled(bid).key
+        key = self.pointed(bid).key
         self.click(bid)
         if self.page.result is None and key and key in self.by_key and not self.by_key[key].disabled:
             self.click(self.by_key[key].bid)
@@ -281,6 +193,14 @@ class Document:
         element = self.element(bid)
         if element.disabled:
             raise BadAction(f"the element {quote(bid)} is disabled")
+        return element
+
+    def pointed(self, bid: str) -> Element:
+        """What the mouse can be put on. Raises BadAction for an option, which is shown only while its list is folded out."""
+        element = self.enabled(bid)
+        if element.role == "option":
+            box = next(one for one in self.by_bid.values() if any(child is element for child in one.children))
+            raise BadAction(f"an option is chosen by select_option({quote(box.bid)}, {quote(element.name)})")
         return element
 
     def focused(self, element: Element) -> None:
@@ -324,10 +244,7 @@ class Document:
         self.fill(bid, "")
 
     def hover(self, bid: str) -> None:
-        element = self.enabled(bid)
-        if element.role == "option":
-            raise BadAction(f"the element {quote(bid)} has no size")
-        self._into_view(element)
+        self._into_view(self.pointed(bid))
 
     def noop(self, *_: Any) -> None:
         """Nothing."""

@@ -4,7 +4,8 @@
 
 ``key`` names a widget within its page and stays the same from view to view: what a user typed or ticked is kept by it. ``on``
 is the event that the page gets when the element is activated: a button, link or tab that is pressed, a box or list whose choice
-changes."""
+changes.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class Element:
     """An element: its role in the accessibility tree, its name, and what its role needs.
 
     ``value`` is what a widget starts with: the text of a textbox, the choice of a combobox, whether a box, radio button or tab
-    is on. ``bid`` and ``form`` are set by the document that shows it: its id, and the form that it stands in."""
+    is on. ``bid`` and ``form`` are set by the document that shows it: its id, and the form that it stands in.
+    """
 
     role: str
     name: str = ""

@@ -6,7 +6,8 @@
 
 Actions and observations are BrowserGym's: calls on the ids that the accessibility tree shows, and that tree as text. The pages
 are played in plain Python, or in Chromium (``engine``). The reward is 1 for the action that solves the task, else 0; what
-cannot be taken back (sending, saving, deleting, paying) ends the episode, right or wrong."""
+cannot be taken back (sending, saving, deleting, paying) ends the episode, right or wrong.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.browser import tasks as drawn
 from agentrl.envs.browser.actions import Action, BadAction, parse, to_text
-from agentrl.envs.browser.dom import ALLOWED, Document, Page, Wish
+from agentrl.envs.browser.dom import ALLOWED, Document
 from agentrl.envs.browser.levels import LEVELS
+from agentrl.envs.browser.page import Page, Wish
 from agentrl.envs.browser.tree import observation_text, tree_text
 from agentrl.envs.browser.words import DAYS, ROWS
 from agentrl.errors import ConfigError, GameError, did_you_mean
@@ -46,7 +48,8 @@ class BrowserEnv(TextEnv, AwaitedEnv):
     given none.
 
     Keys of ``info``: success and won (bool), score (1.0 or 0.0), valid (False: the action was none, or could not be done),
-    goal, url, title, last_action_error (text), task_type, task_id."""
+    goal, url, title, last_action_error (text), task_type, task_id.
+    """
 
     levels: ClassVar[Mapping[str, Sequence[str]]] = {"difficulty": tuple(LEVELS)}
 

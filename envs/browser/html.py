@@ -2,15 +2,17 @@
 
 What the browser does itself: typing, ticking, choosing, focus and the order of Tab, Enter that presses the button of a form, a
 dialog that covers the page, layout and scrolling. What the script does: it shows a view, notes the keys of the elements that
-were activated, and tells what the widgets hold. What an event means is the page's own code, in Python."""
+were activated, and tells what the widgets hold. What an event means is the page's own code, in Python.
+"""
 
 from __future__ import annotations
 
 from html import escape
 from typing import Any
 
-from agentrl.envs.browser.dom import MARGIN, ROW, Document, Page
+from agentrl.envs.browser.dom import MARGIN, ROW, Document
 from agentrl.envs.browser.elements import Element
+from agentrl.envs.browser.page import Page
 
 STYLE = f"""
 * {{ box-sizing: border-box; margin: 0; padding: 0; font: 14px/{ROW}px sans-serif; }}

@@ -12,7 +12,8 @@ class Level:
     """Ranges of numbers (least, most): ``fields`` of a form, ``entries`` of a list, ``items`` of a table, an inbox, a shop or a
     week, ``asked`` changes that a task asks for; ``tabs`` a page has; ``shown`` items of a page before one turns it, and twice
     as many entries of a list before one scrolls; whether a dialog asks before anything ends (``confirm``); and how many turns a
-    task may take."""
+    task may take.
+    """
 
     fields: Span
     entries: Span

@@ -1,5 +1,6 @@
 """A page that is shown in Chromium, in the place of ``dom.Document``: the browser does what widgets do, and Python what the
-site does."""
+site does.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from typing import Any
 from agentrl.envs.browser import chromium
 from agentrl.envs.browser.actions import Action, BadAction
 from agentrl.envs.browser.chromium import Reply, Seen
-from agentrl.envs.browser.dom import HOST, VIEWPORT, Document, Page
+from agentrl.envs.browser.dom import HOST, VIEWPORT, Document
 from agentrl.envs.browser.html import SCRIPT, SHELL, shown
+from agentrl.envs.browser.page import Page
 from agentrl.envs.browser.tree import Node
 
 WIDTH = 480  # pixels of the window
@@ -30,7 +32,8 @@ def window() -> chromium.Page:
 class LiveDocument(Document):
     """A page in a window of Chromium. What its widgets hold, the focus, the scrolling and the tree are the browser's; the ids too.
 
-    Raises EnvFault where the browser is lost twice."""
+    Raises EnvFault where the browser is lost twice.
+    """
 
     def __init__(self, page: Page, window: chromium.Page) -> None:
         self.window = window

@@ -4,7 +4,8 @@
 'Write Turin into City, then press Send.'
 
 A task is a pure function of level, split, type and number. ``options`` holds "family", "goal" and "page", the content that the
-page's class takes; a task of one's own has the same three."""
+page's class takes; a task of one's own has the same three.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from random import Random
 from typing import Any
 
 from agentrl.env import SPLITS, LazyTasks
-from agentrl.envs.browser.dom import Page
 from agentrl.envs.browser.levels import LEVELS
+from agentrl.envs.browser.page import Page
 from agentrl.envs.browser.pages import FAMILIES, HELD_OUT, TYPES
 from agentrl.envs.browser.words import Words
 from agentrl.errors import ConfigError, GameError, did_you_mean

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from agentrl.envs.browser.dom import Page
 from agentrl.envs.browser.levels import Level
+from agentrl.envs.browser.page import Page
 from agentrl.envs.browser.pages import calendar, form, listing, mail, shop, table, tabs
 from agentrl.envs.browser.words import Words
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agentrl.envs.browser.dom import Page, Wish
 from agentrl.envs.browser.elements import Element, button, combobox, dialog, form, heading, items, link, text, textbox
 from agentrl.envs.browser.levels import Level
+from agentrl.envs.browser.page import Page, Wish
 from agentrl.envs.browser.words import DAYS, HOURS, Words
 
 TYPES = ("calendar_add", "calendar_delete", "calendar_move")

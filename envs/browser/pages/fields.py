@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from agentrl.envs.browser.dom import Page, Value, Wish
 from agentrl.envs.browser.elements import Element, checkbox, combobox, radio, textbox
+from agentrl.envs.browser.page import Page, Value, Wish
 
 Field = Mapping[str, Any]
 

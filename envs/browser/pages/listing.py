@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from agentrl.envs.browser.dom import Page, Wish
 from agentrl.envs.browser.elements import Element, button, checkbox, dialog, form, heading, items, textbox
 from agentrl.envs.browser.levels import Level
+from agentrl.envs.browser.page import Page, Wish
 from agentrl.envs.browser.pages.fields import listed
 from agentrl.envs.browser.words import Words
 
