@@ -207,6 +207,8 @@ def test_scrolling_down_against_the_end_of_a_page_is_told() -> None:
         ("click('10')", 'chosen by select_option("9", "red")'),
         ("fill('4', 'x')", "takes no text; it is a checkbox"),
         ("fill('3', 'a\\nb')", "one line"),
+        (f"fill('3', '{'x' * 2001}')", "at most 2000 characters"),
+        (f"keyboard_type('{'x' * 201}')", "at most 200 characters"),
         ("check('3')", "no box to tick; it is a textbox"),
         ("uncheck('5')", "cannot be taken back"),
         ("select_option('9', 'green')", 'has no option "green"; it has "red", "blue"'),

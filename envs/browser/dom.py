@@ -28,7 +28,7 @@ ALLOWED = (
     "noop", "click", "dblclick", "hover", "fill", "clear", "focus", "select_option", "check", "uncheck", "press", "scroll",
     "keyboard_press", "keyboard_type", "keyboard_insert_text",
 )  # fmt: skip
-MAX_TEXT = 2_000  # characters of a field
+MAX_TEXT, MAX_TYPED = 2_000, 200  # characters of a field, and of a text that is typed key by key
 
 
 class Document:
@@ -145,9 +145,9 @@ class Document:
         meaning on these pages, and for texts of more than one line."""
         arguments = action.named()
         for name in ("value", "text"):
-            text = str(arguments.get(name, ""))
-            if len(text) > MAX_TEXT or not text.isprintable():
-                raise BadAction(f"wanted a text of one line and at most {MAX_TEXT} characters")
+            text, most = str(arguments.get(name, "")), MAX_TYPED if action.name == "keyboard_type" else MAX_TEXT
+            if len(text) > most or not text.isprintable():
+                raise BadAction(f"wanted a text of one line and at most {most} characters")
         target = self.by_bid.get(str(arguments.get("bid")))
         if action.name in ("click", "dblclick", "hover") and target is not None:
             if target.role in STACKS or target.role in LINES or (target.children and target.role != "combobox"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any
 
-from agentrl.envs.browser.dom import MARGIN, ROW, Document
+from agentrl.envs.browser.dom import MARGIN, MAX_TEXT, ROW, Document
 from agentrl.envs.browser.elements import Element
 from agentrl.envs.browser.page import Page
 
@@ -137,7 +137,7 @@ def _widget(page: Page, element: Element, name: str) -> str:
         f' data-key="{escape(element.key)}"' + (" data-on=1" if element.on else "") + (" disabled" * element.disabled)
     )
     if role == "textbox":
-        return f'<input type=text aria-label="{name}" value="{escape(str(held))}" autocomplete=off{marks}>'
+        return f'<input type=text aria-label="{name}" value="{escape(str(held))}" autocomplete=off maxlength={MAX_TEXT}{marks}>'
     if role == "checkbox":
         return f'<input type=checkbox aria-label="{name}"{" checked" * bool(held)}{marks}>'
     if role == "radio":
