@@ -2,4 +2,15 @@
 
 from agentrl.envs import alfworld, arithmetic, browser, critique, functions, household, miniwob, remote, search, webshop
 
-__all__ = ["alfworld", "arithmetic", "browser", "critique", "functions", "household", "miniwob", "remote", "search", "webshop"]
+__all__ = [
+    "alfworld",
+    "arithmetic",
+    "browser",
+    "critique",
+    "functions",
+    "household",
+    "miniwob",
+    "remote",
+    "search",
+    "webshop",
+]
