@@ -24,12 +24,12 @@ from agentrl.errors import ConfigError, EnvFault, GameError, MissingExtra
 from agentrl.types import Outcome
 
 # One task of each kind of action, whose oracles `make test` plays; the others are the sweep's.
-SAMPLE = (
-    "click-button click-checkboxes click-collapsible-2 click-color click-dialog-2 click-menu click-shades click- "
-    "shape click-tab-2 choose-date-easy choose-list copy-paste-2 drag-box drag-sort-numbers email-inbox enter- "
-    "date enter-password enter-text find-midpoint form-sequence-2 grid-coordinate guess-number login-user-popup "
-    "multi-orderings navigate-tree phone-book read-table search-engine social-media use-autocomplete"
-)
+SAMPLE = """
+    click-button click-checkboxes click-collapsible-2 click-color click-dialog-2 click-menu click-shades click-shape click-tab-2
+    choose-date-easy choose-list copy-paste-2 drag-box drag-sort-numbers email-inbox enter-date enter-password enter-text
+    find-midpoint form-sequence-2 grid-coordinate guess-number login-user-popup multi-orderings navigate-tree phone-book
+    read-table search-engine social-media use-autocomplete
+"""
 
 
 @pytest.fixture(scope="module")

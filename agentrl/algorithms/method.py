@@ -35,6 +35,7 @@ See ``agentrl.algorithms.terms``.
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -163,6 +164,11 @@ def describe(method_cls: type, name: str | None = None) -> dict[str, Any]:
         parameters[field] = {key: value for key, value in details.items() if key != "title"}
         if field in schema.get("required", ()):
             parameters[field]["required"] = True
+    for made in dataclasses.fields(method_cls) if dataclasses.is_dataclass(method_cls) else ():
+        if (
+            made.default_factory is not dataclasses.MISSING and made.name in parameters
+        ):  # pydantic's schemas leave these out
+            parameters[made.name].setdefault("default", made.default_factory())
     return {
         "stage": stage,
         "name": name,
