@@ -8,7 +8,20 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from agentrl.agents.flow import AgentFlow, Asked, FlowAgent, FlowLimits, RuleSpeaker, TokenSpeaker
+from pydantic import BaseModel
+from toys import Corridor
+
+from agentrl.agents import View
+from agentrl.agents.flow import (
+    AgentFlow,
+    Asked,
+    Caller,
+    FlowAgent,
+    FlowLimits,
+    FunctionGraph,
+    RuleSpeaker,
+    TokenSpeaker,
+)
 from agentrl.chat import Renderer, build_tokenizer
 from agentrl.rollouts import EnvPool, Limits, Rollouts
 from agentrl.tool import tool
@@ -115,3 +128,27 @@ def play(
 def says(text: Any) -> Callable[[Asked], Any]:
     """A rule that always says the same."""
     return lambda asked: text
+
+
+class Move(BaseModel):
+    go: str
+
+
+def graph(function: Any, **roles: Any) -> FunctionGraph:
+    return FunctionGraph(function, roles)
+
+
+def corridor_plays(function: Any, policy: Any = None, limits: FlowLimits | None = None, **speakers: Any) -> Trajectory:
+    made = {name: RuleSpeaker(each) if callable(each) else each for name, each in speakers.items()}
+    agent = FlowAgent(graph(function, **dict.fromkeys(made, "trained")), made, limits or FlowLimits())
+    [trajectory] = play(agent, policy, factory=Corridor)
+    return trajectory
+
+
+async def moves(view: View, call: Caller) -> Any:
+    """Asks for a move, and plays it."""
+    said = await call("mover", f"go {view.turn}", Move)
+    return call.invalid(said.problem) if said.value is None else f"go {said.value.go}"
+
+
+RIGHT = '{"go": "right"}'
