@@ -25,9 +25,9 @@ from agentrl.run_tables import AgentTable as AgentTable
 from agentrl.run_tables import AlgorithmTable as AlgorithmTable
 from agentrl.run_tables import CriticTable as CriticTable
 from agentrl.run_tables import EnvTable as EnvTable
+from agentrl.run_tables import ResourcesTable, Table
 from agentrl.run_tables import RunConfig as RunConfig
 from agentrl.run_tables import SftTable as SftTable
-from agentrl.run_tables import Table
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -158,6 +158,8 @@ def _check_combinations(config: RunConfig) -> None:
             'rollout.batching = "rounds" lets all live episodes wait for one batch, and the workers of resources.backend = "ray" '
             "answer theirs by themselves; leave batching out"
         )
+    if config.resources.backend == "local" and (unused := _of_ray(config.resources)):
+        raise ConfigError(f'resources.{unused} is for resources.backend = "ray", and this run is "local"; leave it out')
     algorithm = config.algorithm
     if algorithm.samples_per_update is not None:
         if algorithm.updates_per_iteration != 1:
@@ -167,6 +169,15 @@ def _check_combinations(config: RunConfig) -> None:
                 f"a {config.optimizer.schedule} schedule needs the number of updates, which algorithm.samples_per_update "
                 "leaves open; use updates_per_iteration, or a constant schedule"
             )
+
+
+def _of_ray(table: ResourcesTable) -> str:
+    """The first key for Ray alone that differs from its default; "" where none does."""
+    fields = ResourcesTable.model_fields
+    names = list(fields)[list(fields).index("rollout_workers") :]
+    return next(
+        (name for name in names if getattr(table, name) != fields[name].get_default(call_default_factory=True)), ""
+    )
 
 
 def _check_isolation(table: EnvTable, where: str) -> None:

@@ -240,6 +240,14 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pat
         placement.enter(ResourcesTable(backend="ray"))
 
 
+@pytest.mark.parametrize("key", ["rollout_workers", "worker_cpus", "runtime_env", "placement"])
+def test_a_key_for_ray_alone_is_refused_in_a_local_run(key: str) -> None:
+    value = {"rollout_workers": 2, "worker_cpus": 2.0, "runtime_env": {"pip": []}, "placement": "spread"}[key]
+    with pytest.raises(ConfigError, match=rf'resources.{key} is for resources.backend = "ray"'):
+        parse({"env": {"id": "a"}, "resources": {key: value}})
+    assert parse({"env": {"id": "a"}, "resources": {key: value, "backend": "ray"}}).resources.backend == "ray"
+
+
 def test_rounds_and_workers_do_not_go_together() -> None:
     run = {"env": {"id": "a"}, "rollout": {"batching": "rounds"}, "resources": {"backend": "ray"}}
     with pytest.raises(ConfigError, match=r'rollout.batching = "rounds".*leave batching out'):
