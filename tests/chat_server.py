@@ -119,7 +119,12 @@ class ChatServer:
             disable_nagle_algorithm = True
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                announced = int(self.headers.get("Content-Length", 0))
+                sent = self.rfile.read(announced)
+                if not sent or len(sent) < announced:  # the client hung up while it wrote: nothing was asked
+                    self.close_connection = True
+                    return
+                body = json.loads(sent)
                 with server._lock:
                     asked = Asked(body, dict(self.headers), self.path, len(server.asked))
                     server.asked.append(asked)
