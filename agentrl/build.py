@@ -362,6 +362,7 @@ def models(config: RunConfig, pools: Sequence[EnvPool], tokenizer_path: str | No
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     stop_ids = [ends] if isinstance(ends, int) else list(ends or ())
     renderer = Renderer(made, options=config.agent.template_options, stop_ids=stop_ids)
+    checkpoint.set_attention(model, config.model.attention)
     return Models(model.to(device(config)), made, renderer)
 
 

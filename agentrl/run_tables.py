@@ -95,6 +95,9 @@ class ModelTable(Table):
     """Train an adapter instead of all weights."""
     gradient_checkpointing: bool = False
     """Computes each layer twice and keeps a layer's input only: slower, less memory, the same gradient."""
+    attention: Literal["auto", "eager", "sdpa", "flex_attention", "flash_attention_2"] = "auto"
+    """How attention is computed ("auto": as transformers chooses). On CUDA the last two skip what a packed row masks out; flash
+    wants bfloat16 and the package flash-attn, flex has no gradient on the CPU. vLLM has its own."""
 
     @field_validator("path")
     @classmethod

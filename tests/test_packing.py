@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from toys import tiny_model, tokenizer
 from agentrl.algorithms.losses import PPOClip
 from agentrl.algorithms.regularizers import KL
 from agentrl.errors import ConfigError
-from agentrl.learning.checkpoint import build_model
+from agentrl.learning.checkpoint import build_model, set_attention
 from agentrl.learning.learner import Learner, OptimizerSettings
+from agentrl.learning.logprobs import keeps_apart
 from agentrl.learning.samples import layouts, n_tokens
 
 STILL = OptimizerSettings(lr=0.0, max_grad_norm=1e9)
@@ -112,3 +114,50 @@ def test_a_model_that_carries_a_state_is_not_packed() -> None:
         learner(model, packing=True)
     assert learner(model, packing="auto").packing is False
     assert learner(tiny_model(tokenizer()), packing="auto").packing == "auto"
+
+
+# ── attention ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["auto", "eager", "sdpa"])  # flex passes too, but compiles for minutes on a CPU
+def test_samples_of_a_row_are_kept_apart_by_every_attention(name: str) -> None:
+    model = tiny_model(tokenizer())
+    chosen = model.config._attn_implementation
+    set_attention(model, name)
+    assert model.config._attn_implementation == (chosen if name == "auto" else name)
+    assert keeps_apart(model)
+
+
+@pytest.mark.parametrize("name", ["eager", "sdpa"])
+def test_attention_changes_no_gradient_of_packed_rows(name: str) -> None:
+    made, model = case(n=9), tiny_model(tokenizer())
+    other = copy.deepcopy(model)
+    set_attention(other, name)
+    padded, packed = learner(model), learner(other, packing=True)
+    packed.width = 200
+    for each in (padded, packed):
+        each.update(made.samples, packed_data(each, made), made.table)
+    reference = gradient_of(padded.model)
+    np.testing.assert_allclose(gradient_of(packed.model), reference, rtol=0, atol=1e-5 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("flash_attention_2", 'computes in bfloat16 only; set model.dtype = "bfloat16"'),
+        ("flex_attention", "has no gradient on the CPU"),
+    ],
+)
+def test_an_attention_that_cannot_be_trained_is_refused(name: str, words: str) -> None:
+    model = tiny_model(tokenizer())
+    with pytest.raises(ConfigError, match=words):
+        set_attention(model, name)
+        learner(model)
+
+
+def test_an_attention_that_is_not_installed_is_one_line() -> None:
+    if importlib.util.find_spec("flash_attn") is not None:
+        pytest.skip("flash-attn is installed")
+    with pytest.raises(ConfigError, match=r'model\.attention = "flash_attention_2": ') as caught:
+        set_attention(tiny_model(tokenizer()).to(torch.bfloat16), "flash_attention_2")
+    assert "\n" not in str(caught.value)

@@ -283,6 +283,20 @@ def build_model(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, seed
         raise ConfigError(f"model.config cannot be built: {first_line(error)}") from error
 
 
+def set_attention(model: Any, name: str) -> None:
+    """How the model computes attention, by transformers' names; "auto" leaves what it chose. Raises ConfigError."""
+    if name == "auto":
+        return
+    if name == "flash_attention_2" and model.dtype == torch.float32:
+        raise ConfigError(
+            'model.attention = "flash_attention_2" computes in bfloat16 only; set model.dtype = "bfloat16"'
+        )
+    try:
+        lora.causal_lm(model).set_attn_implementation(name)
+    except (ImportError, ValueError) as error:  # not installed, or not for this model
+        raise ConfigError(f'model.attention = "{name}": {first_line(error)}') from error
+
+
 def _point(link: Path, name: str) -> None:
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)

@@ -152,6 +152,9 @@ class Learner:
                     'use "auto" or false'
                 )
             self.packing = False
+        on_cpu = next(self.model.parameters()).device.type == "cpu"
+        if on_cpu and causal_lm(self.model).config._attn_implementation == "flex_attention":
+            raise ConfigError('model.attention = "flex_attention" has no gradient on the CPU; use "sdpa" there')
         self.width = causal_lm(self.model).get_output_embeddings().weight.shape[1]
         self.whole = self.model if self.team.rank == 0 else None  # what samples and is saved
         self.model = self.team.own(self.model)
@@ -159,7 +162,7 @@ class Learner:
         self.log_probs = LogProbs(Head.of(self.model), self.chunk, with_entropy)
         self.layers = LayerCheckpoints(causal_lm(self.model)) if self.gradient_checkpointing else None
         if self.accelerator is None:
-            self.accelerator = Accelerator(cpu=next(self.model.parameters()).device.type == "cpu")
+            self.accelerator = Accelerator(cpu=on_cpu)
         self.model = self.accelerator.prepare(self.model)
         self.reference = Reference(self.model) if self.with_reference else None
         self._scorers = {id(model): TokenScores(model, self.log_probs) for model in self._models()}

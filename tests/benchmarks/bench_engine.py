@@ -73,9 +73,9 @@ def rows() -> list[dict[str, Any]]:
     for size, shape in SHAPES.items():
         model = model_of(shape).to("cuda" if torch.cuda.is_available() else "cpu")
         plain = TransformersPolicy(model, kv_cache_bytes=2**31)
-        engine = _vllm(model)
+        engine = vllm_of(model)
         for load, numbers in LOADS.items():
-            answers = {"transformers": plain.generate_batch} | ({} if engine is None else {"vllm": _asking(engine)})
+            answers = {"transformers": plain.generate_batch} | ({} if engine is None else {"vllm": asking(engine)})
             times: dict[str, list[float]] = {name: [] for name in answers}
             for repeat in range(REPEATS + 1):
                 for name, answer in answers.items():
@@ -90,15 +90,18 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
-def _vllm(model: Any) -> Any:
+def vllm_of(model: Any, context: int = 1024) -> Any:
+    """vLLM with these weights, or None where it is not installed."""
     if importlib.util.find_spec("vllm") is None:
         return None
     from agentrl.policies.vllm import VllmPolicy
 
-    return VllmPolicy(model, context=1024, kv_cache_bytes=2**30, threads=len(os.sched_getaffinity(0)))
+    return VllmPolicy(model, context=context, kv_cache_bytes=2**30, threads=len(os.sched_getaffinity(0)))
 
 
-def _asking(engine: Any) -> Any:
+def asking(engine: Any) -> Any:
+    """A function from requests to completions that asks all at once."""
+
     def answer(requests: Sequence[Request]) -> list[Completion]:
         async def gathered() -> list[Completion]:
             return list(await asyncio.gather(*(engine.generate(r.prompt_ids, r.sampling, r.id) for r in requests)))
