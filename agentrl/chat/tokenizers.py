@@ -26,8 +26,18 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         loader = PreTrainedTokenizerFast if plain else AutoTokenizer
         tokenizer: Any = loader.from_pretrained(path, local_files_only=True)
     except Exception as error:  # tokenizers raises plain Exception for a broken file
-        raise CheckpointError(f"the tokenizer at {path} cannot be read: {first_line(error)}") from error
+        raise unreadable("tokenizer", path, error) from error
     return tokenizer
+
+
+def unreadable(part: str, path: str, error: Exception) -> CheckpointError:
+    """What to say of a ``part`` of the checkpoint at ``path`` that could not be read."""
+    if isinstance(error, OSError) and not is_folder(path):  # transformers speaks of a host that it was told not to ask
+        return CheckpointError(
+            f"the {part} at {path} cannot be read: there is no such folder, and no model of that name on this machine; nothing is "
+            "downloaded"
+        )
+    return CheckpointError(f"the {part} at {path} cannot be read: {first_line(error)}")
 
 
 def is_folder(path: str) -> bool:

@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from agentrl.chat.tokenizers import check_exists, first_line, load_tokenizer
+from agentrl.chat.tokenizers import check_exists, first_line, load_tokenizer, unreadable
 from agentrl.errors import AgentRLError, CheckpointError, ConfigError
 from agentrl.learning import lora
 
@@ -246,7 +246,7 @@ def load_model(path: str, dtype: str = "float32") -> Any:
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype), local_files_only=True)
     except Exception as error:  # safetensors, JSON and hub errors share no base class
-        raise CheckpointError(f"the model at {path} cannot be read: {first_line(error)}") from error
+        raise unreadable("model", path, error) from error
     return model
 
 
