@@ -255,7 +255,7 @@ def test_a_checkpoint_that_is_not_there(checkpoint: Any, tmp_path: Path) -> None
         with pytest.raises(CheckpointError, match=r"no checkpoint at .*/step_3"):
             load(str(tmp_path / "step_3"))
         with pytest.raises(
-            CheckpointError, match="no such folder, and no model of that name .*; nothing is downloaded"
+            CheckpointError, match=r"no such folder, and no model of that name .*; nothing is downloaded"
         ):
             load("nobody/has-this-model")
 
