@@ -153,10 +153,7 @@ def build(kind: str, spec: Mapping[str, Any] | str, where: str = "") -> Any:
 def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
     """``cls(**parameters)`` checked by its annotations; nothing is coerced from text. Raises ConfigError that names the key and
     what was wanted."""
-    known = _parameters(cls)
-    for key in parameters:
-        if key not in known:
-            raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
+    _check_known(cls, parameters, where)
     try:
         made = pydantic.TypeAdapter(cls).validate_python(dict(parameters))
     except pydantic.ValidationError as error:
@@ -165,23 +162,47 @@ def validate(cls: Any, parameters: Mapping[str, Any], where: str) -> Any:
     return made
 
 
+def _check_known(cls: Any, parameters: Mapping[str, Any], where: str) -> None:
+    """Raises ConfigError for a key that the class does not take, with the nearest one that it does."""
+    known = _parameters(cls)
+    for key in parameters:
+        if key not in known:
+            raise ConfigError(f"{where} has no parameter '{key}'.{did_you_mean(key, known)}")
+
+
 def _parameters(cls: Any) -> list[str]:
     """The fields that a dataclass is made of; what it declares of the class itself is none."""
     return [spec.name for spec in dataclasses.fields(cls) if spec.init] if dataclasses.is_dataclass(cls) else []
 
 
 def _check_as_given(made: Any, parameters: Mapping[str, Any], where: str) -> None:
-    """Raises ConfigError where pydantic made a number or a truth value of something else, and for NaN, which passes as a number
-    where a field has no bounds. Infinity may be meant: a clip that never clips."""
+    """Raises ConfigError where pydantic made a number or a truth value of something else, for a key in a nested table that nothing
+    takes (pydantic passes it over), and for NaN, which passes as a number where a field has no bounds. Infinity may be meant: a
+    clip that never clips."""
     for key, given in parameters.items():
         found, place = getattr(made, key, given), f"{where}.{key}"
-        if isinstance(given, Mapping) and hasattr(found, "__dataclass_fields__"):
-            _check_as_given(found, given, place)
-        elif isinstance(found, bool) != isinstance(given, bool) or (isinstance(given, str) and _is_number(found)):
+        for name, part, inner in _tables(found, given, place):
+            _check_known(type(part), inner, name)
+            _check_as_given(part, inner, name)
+        if isinstance(given, Mapping) and dataclasses.is_dataclass(found):
+            continue
+        if isinstance(found, bool) != isinstance(given, bool) or (isinstance(given, str) and _is_number(found)):
             wanted = "true or false" if isinstance(found, bool) else "a number"
             raise ConfigError(f"{place}: {wanted} is wanted; got {given!r}")
         elif isinstance(found, float) and math.isnan(found):
             raise ConfigError(f"{place}: a number is wanted; got {given!r}")
+
+
+def _tables(found: Any, given: Any, place: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    """(place, dataclass, the table it was made of) of a parameter that is one, or a list or a table of them."""
+    if dataclasses.is_dataclass(found) and isinstance(given, Mapping):
+        yield place, found, given
+    elif isinstance(found, Mapping) and isinstance(given, Mapping):
+        for key in given:
+            yield from _tables(found.get(key), given[key], f"{place}.{key}")
+    elif isinstance(found, (list, tuple)) and isinstance(given, (list, tuple)):
+        for number, (part, inner) in enumerate(zip(found, given, strict=False)):
+            yield from _tables(part, inner, f"{place}.{number}")
 
 
 def _is_number(value: Any) -> bool:
