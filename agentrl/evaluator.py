@@ -84,8 +84,8 @@ def seated(
 
     ``config`` is a run file (or the name of a shipped one) whose table [agent] says how a model behind an API is prompted
     (absent: the default prompt, of what the environment shows). A checkpoint that plays its own environment without
-    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is 50 otherwise. ``isolation`` and
-    the timeouts are those of ``[env]``, with the same defaults. Raises ConfigError or CheckpointError for what cannot be played.
+    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is the task's own otherwise, else 50. ``isolation``
+    and the timeouts are those of ``[env]``, with the same defaults. Raises ConfigError or CheckpointError for what it cannot play.
     """
     if (max_turns is not None and max_turns < 1) or temperature < 0:
         raise ConfigError(
@@ -137,11 +137,11 @@ def _place(
     pool = _pool_of(env, table) if callable(env) else None
     env_id = env if isinstance(env, str) else _id_of(pool)
     own = next((each for each in known if each.id == env_id), None)
-    played: dict[str, Any] = {"id": env_id, "options": dict(options or {}), "max_turns": max_turns or 50}
+    played: dict[str, Any] = {"id": env_id, "options": dict(options or {}), "max_turns": max_turns}
     if saved is not None and own is not None:
         played["agent"] = own.agent
         if not options:
-            turns = max_turns or saved.evaluation.max_turns or own.max_turns or 50
+            turns = max_turns or saved.evaluation.max_turns or own.max_turns
             played |= {"options": own.options, "max_turns": turns}
     return pool, table.model_copy(update=played)
 
@@ -251,12 +251,13 @@ def _play(
     def account() -> Mapping[str, Any] | None:
         return model.account() if isinstance(model, ChatModel) else None
 
+    bounds = {Limits(settings.only_env.max_turns).turns(task) for task in tasks}
     folder, n_done = (Path(), 0) if record is None else (record.folder.path, record.n_done)
     known = {} if record is None else record.known
     writing = nullcontext(None) if record is None else record.writing(account)
     keeping = _telling() if record is None else record.folder.keeping("eval")
     with writing as write, progress.run(folder, settings, 0), keeping:
-        progress.panel(split, len(tasks) * samples - n_done, settings.only_env.max_turns or 0)
+        progress.panel(split, len(tasks) * samples - n_done, max(bounds, default=0))
 
         def ended(trajectory: Trajectory) -> None:
             if write is not None:
@@ -270,7 +271,7 @@ def _play(
     table = settings.only_env
     heading |= {
         "temperature": settings.rollout.temperature,
-        "max_turns": table.max_turns,
+        "max_turns": bounds.pop() if len(bounds) == 1 else table.max_turns,  # None: each task's own, and they differ
         "options": dict(table.options),
     }
     used = added(None if record is None else record.account, account()) or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import doctest
 import importlib
 from io import StringIO
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from toys import Corridor
 
 from agentrl import evaluate
+from agentrl.agents import Decision, Episode, View
 from agentrl.console import PanelProgress, Progress
 from agentrl.evaluation import Evaluation, paired_difference, wilson
 from agentrl.types import Outcome, Task, Trajectory, Turn
@@ -87,6 +90,41 @@ def test_an_evaluation_tells_of_turns_and_episodes() -> None:
     assert heard.panels == [("valid_seen", 3, 7)]
     assert heard.n_turns == heard.n_ended_turns == round(3 * found["mean_turns"])
     assert sum(found["outcomes"].values()) == 3
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "told", "most", "played"),
+    [
+        ((3, 3), None, 3, 3, 3.0),
+        ((3, 5), None, None, 5, 4.0),  # they differ
+        ((None, None), None, 50, 50, 50.0),
+        ((3, 5), 4, 4, 4, 4.0),
+    ],
+)
+def test_an_episode_has_the_turns_of_its_task_unless_others_are_asked_for(
+    own: tuple[int | None, int | None], asked: int | None, told: int | None, most: int, played: float
+) -> None:
+    class Bounded(Corridor):
+        """Its tasks say how long they may take."""
+
+        def tasks(self, split: str) -> list[Task]:
+            return [dataclasses.replace(task, max_turns=own[n % 2]) for n, task in enumerate(super().tasks(split))]
+
+    class Still:
+        """An agent that stays where it is."""
+
+        def start(self, episode: Episode) -> Still:
+            return self
+
+        async def act(self, view: View) -> Decision:
+            return Decision("go left")
+
+    class Heard(Progress):
+        def panel(self, name: str, n: int, max_turns: int = 0) -> None:
+            assert max_turns == most
+
+    found = evaluate(Bounded, Still(), 2, max_turns=asked, progress=Heard())
+    assert (found["max_turns"], found["mean_turns"]) == (told, played)
 
 
 def test_wilson_stays_within_the_unit_interval_and_shrinks() -> None:

@@ -58,7 +58,7 @@ def eval_(
         split: Which tasks: train, valid_seen or valid_unseen.
         seed: The same seed gives the same episodes.
         temperature: Of a model's sampling; 0 is greedy.
-        max_turns: The most turns of an episode (default: a checkpoint's own, else 50).
+        max_turns: The most turns of an episode (default: a checkpoint's own, else the task's own, else 50).
         option: An option of the environment, as in difficulty=easy; repeat it for more (default: a checkpoint's own, else none).
         isolation: process gives each environment a process of its own, so that it can be stopped (default: a checkpoint's own,
             else inline).
