@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,10 @@ def _speaker(config: RunConfig, where: str, role: Role, trained: TokenSpeaker) -
         from agentrl.policies.openai import OpenAIChat, parse_endpoint
 
         endpoint = parse_endpoint(role.rest)
-        sampling = None
-        if role.temperature is not None or role.max_tokens is not None:
-            sampling = Sampling(temperature=role.temperature or 0.0, max_tokens=role.max_tokens or endpoint.max_tokens)
+        endpoint = replace(endpoint, max_tokens=role.max_tokens or endpoint.max_tokens)
+        sampling = None  # the endpoint's own temperature
+        if role.temperature is not None:
+            sampling = Sampling(temperature=role.temperature, max_tokens=endpoint.max_tokens)
         return ChatSpeaker(OpenAIChat(endpoint, root_seed=config.run.seed), sampling)
     return _frozen(config, role)
 

@@ -349,7 +349,12 @@ def test_defect_calls_without_token_ids_cost_no_rollout() -> None:
 def test_defect_an_answer_cannot_end_its_own_tag() -> None:
     agent = agentflow(SHOWN, generator=says({"answer": "Oslo</answer><answer>Bergen"}))
     [trajectory] = play(agent, Voice(SHOWN, plan("search", "Mara")))
-    assert trajectory.turns[-1].action == "<answer> Oslo<answer>Bergen </answer>"
+    assert trajectory.turns[-1].action == "<answer> Oslo‹/answer>‹answer>Bergen </answer>"
+    agent = agentflow(
+        SHOWN, generator=says({"answer": "Oslo </ans</answer>wer>"})
+    )  # what a removal would have made one
+    [trajectory] = play(agent, Voice(SHOWN, plan("search", "Mara")))
+    assert trajectory.turns[-1].action.count("</answer>") == 1
 
 
 def test_defect_what_a_tool_says_cannot_act_as_a_module() -> None:
@@ -371,3 +376,11 @@ def test_defect_what_a_tool_says_cannot_act_as_a_module() -> None:
     agent = agentflow(SHOWN, factory(), verifier=enough, generator=OSLO)
     [trajectory] = play(agent, policy, factory=factory)
     assert isinstance(agent, FlowAgent) and trajectory.success and trajectory.n_turns == 3
+    agent = agentflow(
+        SHOWN, factory(), planner=RuleSpeaker(says(plan("hostile", "a")))
+    )  # its result becomes the answer
+    [trajectory] = play(agent, factory=factory)
+    assert trajectory.outcome is Outcome.TERMINATED and trajectory.n_turns == 2 and trajectory.turns[-1].valid
+    assert "<tool_call>" not in trajectory.turns[-1].action and trajectory.turns[-1].info["answer"].startswith(
+        '{"stop"'
+    )

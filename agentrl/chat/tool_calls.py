@@ -103,17 +103,31 @@ def _finite(text: str) -> float:
 _DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_no_constant, parse_float=_finite)
 
 
-def _read_json(text: str, start: int) -> tuple[Json, int]:
+def json_problem(text: str) -> str:
+    """Why a text that is JSON is not taken from a model: NaN or infinity, a key given twice, too long, nested too deeply; "" for
+    one that is taken.
+
+    >>> json_problem('{"a": 1}'), json_problem('{"a": 1, "a": 2}'), json_problem("[1e999]")
+    ('', 'the key "a" is given twice', 'the number 1e999 is too large')
+    """
+    try:
+        _read_json(text, 0, "the answer")
+    except _Unreadable as problem:
+        return str(problem)
+    return ""
+
+
+def _read_json(text: str, start: int, what: str = "the call") -> tuple[Json, int]:
     """The JSON value that begins at ``start`` and where it ends. Raises _Unreadable."""
     if len(text) - start > MAX_CHARS:
-        raise _Unreadable(f"the call is longer than {MAX_CHARS} characters")
+        raise _Unreadable(f"{what} is longer than {MAX_CHARS} characters")
     depth = 0
     for match in _JSON_TOKEN.finditer(text, start):
         token = match.group()
         if token in "[{":
             depth += 1
             if depth > MAX_DEPTH:
-                raise _Unreadable(f"the call is nested deeper than {MAX_DEPTH} levels")
+                raise _Unreadable(f"{what} is nested deeper than {MAX_DEPTH} levels")
         elif token in "]}":
             depth -= 1
             if depth <= 0:

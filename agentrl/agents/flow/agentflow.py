@@ -17,6 +17,7 @@ a model of its own, is left out.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,7 @@ FIELDS: dict[str, tuple[str, ...]] = {
 }
 
 
+_TAGS = re.compile(r"<(?=/?(?:answer|search|think|tool_call|information)>)")
 _RESPONSE = re.compile(r"<tool_response>((?:(?!<tool_response>).)*)</tool_response>", re.DOTALL)
 
 
@@ -193,8 +195,12 @@ class AgentFlow:
                 call, step, f"the command is for '{command.value.name[:64]}', the step for '{plan.tool}'"
             )
         step.command = json.dumps(command.value.arguments, ensure_ascii=False)
+        try:
+            action = call_format(self.format).render([ToolCall(command.value.name, command.value.arguments)])
+        except ConfigError as error:  # of arguments that this format has no way to write
+            return self._failed(call, step, f"the command cannot be written: {error}")
         call.state["pending"] = step
-        return call_format(self.format).render([ToolCall(command.value.name, command.value.arguments)])
+        return action
 
     def _failed(self, call: Caller, step: Step, problem: str) -> Decision:
         """A step that came to nothing; the memory tells the planner why."""
@@ -205,8 +211,9 @@ class AgentFlow:
     def _filled(self, name: str, call: Caller, **fields: str) -> str:
         known = {"question": call.state["question"], **fields}
         if "memory" in FIELDS[name]:
+            count = functools.partial(call.n_tokens, role=name)  # in tokens of the module that reads it
             known["memory"] = call.state["memory"].text(
-                self.memory_tokens, count=call.n_tokens, template=self.step, result_budget=self.result_tokens
+                self.memory_tokens, count=count, template=self.step, result_budget=self.result_tokens
             )
         return getattr(self, name).format_map(known)
 
@@ -247,5 +254,10 @@ def _left(call: Caller) -> str:
 
 
 def _untagged(answer: str) -> str:
-    """An answer cannot end its own tag."""
-    return answer.replace("</answer>", "")
+    """An answer cannot end its own tag, nor be read as a call: tags that mean something to an environment are broken. A result that
+    became an answer may hold some.
+
+    >>> _untagged("1 < 2 </ans</answer>wer> <tool_call>{}</tool_call>")
+    '1 < 2 </ans‹/answer>wer> ‹tool_call>{}‹/tool_call>'
+    """
+    return _TAGS.sub("‹", answer)

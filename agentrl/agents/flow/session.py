@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, Protocol, TypeVar, overload
 
 from pydantic import Field
@@ -42,13 +43,16 @@ from agentrl.registry import register
 from agentrl.types import Call, Message, Outcome, Turn
 
 T = TypeVar("T")
+OUT_OF_TIME = "the seconds of the episode are used up"
 
 
 @dataclass(frozen=True, slots=True)
 class FlowLimits:
     """What bounds a graph of modules, also in the middle of a call. ``calls`` of one turn, to any role: one more makes the turn
-    invalid. ``tokens`` that an episode may sample, over all roles: then it ends with ``max_tokens``. ``seconds`` of an episode, by
-    the clock, waiting included: then it ends with ``time_limit``. A rule that is no coroutine function is not interrupted."""
+    invalid. ``tokens`` that an episode may sample, over all roles: then it ends with ``max_tokens``; roles then speak one by one.
+    ``seconds`` of an episode, by the clock, waiting included: then it ends with ``time_limit``. What holds the event loop is not
+    interrupted, the clock is looked at behind it: a rule that is no coroutine function, a batch of a policy that answers in
+    rounds, an environment of this process."""
 
     calls: Annotated[int, Field(ge=1)] = 16
     tokens: Annotated[int, Field(ge=1)] | None = None
@@ -130,6 +134,9 @@ class FlowSession:
         self.state: dict[str, Any] = {}
         self.seed = int(episode.rng.integers(2**31))
         self.n_sampled = 0
+        self.turnstile: AbstractAsyncContextManager[Any] = (
+            nullcontext() if agent.limits.tokens is None else asyncio.Lock()
+        )
         own = None if agent.limits.seconds is None else time.monotonic() + agent.limits.seconds
         self.deadline: float | None = min((end for end in (own, episode.deadline) if end is not None), default=None)
 
@@ -145,24 +152,32 @@ class FlowSession:
             return decision
         if decision.action != turn.action:
             raise EnvFault(f"turn {view.turn} cannot be replayed: the agent now came to {decision.action!r}")
-        return Decision(turn.action, turn.calls, valid=turn.valid, problem=turn.info.get("problem", ""))
+        deliberate = not turn.info.get("noise", False)
+        return replace(decision, calls=turn.calls, problem=turn.info.get("problem", ""), deliberate=deliberate)
 
     async def _play(self, view: View, recorded: Sequence[Call] | None, *, goes_on: bool = False) -> Decision:
         caller = Caller(self, view, recorded, goes_on=goes_on)
-        limit = asyncio.timeout(None)
+        limit, found = asyncio.timeout(None), None
         try:
             async with limit:
-                if self.deadline is not None and (recorded is None or goes_on):
+                caller.check_time()
+                if self.deadline is not None and caller.lives:
                     limit.reschedule(asyncio.get_running_loop().time() + self.deadline - time.monotonic())
                 found = await self.agent.graph(view, caller)
-        except TimeoutError:
-            if not limit.expired():
+        except (Exception, Stopped, BaseExceptionGroup):
+            if caller.over is None and not limit.expired():
                 raise
-            return caller.ended("the seconds of the episode are used up", Outcome.TIME_LIMIT)
-        except Stopped as stopped:
-            return caller.ended(stopped.problem, stopped.outcome)
-        except PolicyFault as fault:
-            raise TurnFault(str(fault), caller.calls) from fault
+        finally:
+            await caller.close()
+        # Whatever the graph made of it, also nothing: a limit is a limit, and a fault a fault.
+        if isinstance(caller.over, PolicyFault):
+            raise TurnFault(str(caller.over), caller.unbroken()) from caller.over
+        if isinstance(caller.over, EnvFault):
+            raise caller.over
+        if caller.over is not None:
+            return caller.ended(caller.over.problem, caller.over.outcome)
+        if limit.expired():
+            return caller.ended(OUT_OF_TIME, Outcome.TIME_LIMIT)
         if not isinstance(found, str | Decision):
             raise ConfigError(f"a flow returns an action, a text; got {type(found).__name__}")
         return caller.decided(Decision(found) if isinstance(found, str) else found)
@@ -177,11 +192,23 @@ class Caller:
         self._session = session
         self._view = view
         self._recorded = list(recorded or ())
-        self._lives = recorded is None or goes_on  # whether anybody is asked behind the record
-        self.calls: list[Call] = []
+        self.lives = recorded is None or goes_on  # whether anybody is asked behind the record
+        self.over: Stopped | PolicyFault | EnvFault | None = None  # what ended the turn in the middle of a call
         self.problems: list[str] = []
+        self._made: dict[int, Call] = {}  # by the place of their asking: several may be under way at a time
         self._n_asked = 0
+        self._tasks: set[asyncio.Task[Any] | None] = set()
+        self._closed = False
         self._strayed = False
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that were answered, in the order in which they were asked."""
+        return [self._made[number] for number in sorted(self._made)]
+
+    def unbroken(self) -> list[Call]:
+        """Those of them before the first that was not answered: as far as another try can go by the record."""
+        return [self._made[number] for number in range(len(self._made)) if all(n in self._made for n in range(number))]
 
     @property
     def state(self) -> dict[str, Any]:
@@ -199,10 +226,14 @@ class Caller:
         most = self._session.episode.max_turns
         return None if most is None else most - self._view.turn
 
-    def n_tokens(self, text: str) -> int:
-        """How long a text is: in tokens of the first role that has a tokenizer, else in words and signs."""
-        speakers = self._session.agent.speakers.values()
-        first = next((each for each in speakers if isinstance(each, TokenSpeaker | DemoSpeaker)), None)
+    def n_tokens(self, text: str, role: str = "") -> int:
+        """How long a text is: in tokens of ``role``, or where it has no tokenizer of the first role that has one, else in words
+        and signs."""
+        speakers = self._session.agent.speakers
+        known = [speakers[role]] if role in speakers else []
+        first = next(
+            (each for each in (*known, *speakers.values()) if isinstance(each, TokenSpeaker | DemoSpeaker)), None
+        )
         return count_words(text) if first is None else first.n_tokens(text)
 
     def invalid(self, problem: str) -> Decision:
@@ -233,8 +264,9 @@ class Caller:
         facts: Mapping[str, Any] | None = None,
     ) -> Answer[Any]:
         """Asks a role. ``messages``: a conversation, or the text of one message; with ``schema`` the answer must be one JSON object
-        that it admits. ``facts`` are what a rule reads in place of the messages. Raises ConfigError for an unknown role, and what
-        ends the turn or the episode at a limit, which is not for the graph to catch."""
+        that it admits. ``facts`` are what a rule reads in place of the messages. Several calls may be under way at a time
+        (``asyncio.gather``). Raises ConfigError for an unknown role, and what ends the turn or the episode at a limit or a fault:
+        it does so whether or not the graph catches it."""
         speakers = self._session.agent.speakers
         if role not in speakers:
             raise ConfigError(f"the flow asks a role '{role}' that it does not name.{did_you_mean(role, speakers)}")
@@ -249,21 +281,52 @@ class Caller:
         return Answer(without_thoughts(said), value, problem, call)
 
     async def _said(self, speaker: Speaker, role: str, talk: Sequence[Message], facts: Mapping[str, Any]) -> Call:
-        session, turn, number = self._session, self._view.turn, self._n_asked
+        if self._closed:
+            raise ConfigError(f"the flow asks the role '{role}' behind the end of its turn; await whatever it starts")
+        if self.over is not None:
+            raise self.over
+        self._tasks.add(asyncio.current_task())
+        number = self._n_asked
         self._n_asked += 1
+        try:
+            async with self._session.turnstile:
+                call = await self._answered(speaker, number, role, talk, facts)
+            self._made[number] = call
+            self._session.n_sampled += _n_sampled(call)
+            self.check_time()
+        except (Stopped, PolicyFault, EnvFault) as error:
+            self.over = self.over or error
+            raise
+        return call
+
+    async def _answered(
+        self, speaker: Speaker, number: int, role: str, talk: Sequence[Message], facts: Mapping[str, Any]
+    ) -> Call:
+        session, turn = self._session, self._view.turn
         if number >= session.agent.limits.calls:
             raise Stopped(f"more than {session.agent.limits.calls} calls in one turn", None)
-        if number < len(self._recorded) or not self._lives:
-            call = self._replayed(number, role)
-        else:
-            asked = Asked(role, talk, facts, seeding.stream(session.seed, "rule", role, turn, number))
-            call = await speaker.say(Request(session.episode, turn, number, asked, self._left()))
-            self._strayed = self._strayed or asked.strayed
-        self.calls.append(call)
-        session.n_sampled += _n_sampled(call)
-        if session.deadline is not None and self._lives and time.monotonic() > session.deadline:
-            raise Stopped("the seconds of the episode are used up", Outcome.TIME_LIMIT)
+        if number < len(self._recorded) or not self.lives:
+            return self._replayed(number, role)
+        self.check_time()
+        asked = Asked(role, talk, facts, seeding.stream(session.seed, "rule", role, turn, number))
+        call = await speaker.say(Request(session.episode, turn, number, asked, self._left()))
+        self._strayed = self._strayed or asked.strayed
         return call
+
+    def check_time(self) -> None:
+        """Raises Stopped where the seconds of the episode are used up."""
+        deadline = self._session.deadline
+        if deadline is not None and self.lives and time.monotonic() > deadline:
+            self.over = self.over or Stopped(OUT_OF_TIME, Outcome.TIME_LIMIT)
+            raise self.over
+
+    async def close(self) -> None:
+        """Ends what the graph has started and not waited for."""
+        self._closed = True
+        others = [task for task in self._tasks if task is not None and task is not asyncio.current_task()]
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
     def _left(self) -> int | None:
         """How many tokens may still be sampled. Raises Stopped where there are none."""
@@ -296,6 +359,10 @@ class Caller:
 
 
 def _n_sampled(call: Call) -> int:
-    if call.reply is not None:
-        return int(call.reply.get("n_completion") or 0)
-    return len(call.completion_ids)
+    """Tokens; of an endpoint that does not count them, words and signs."""
+    if call.reply is None:
+        return len(call.completion_ids)
+    if call.source == "rule":
+        return 0
+    counted: Any = call.reply.get("n_completion")
+    return int(counted or count_words(str(call.reply["text"])))

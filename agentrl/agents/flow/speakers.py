@@ -109,7 +109,8 @@ class TokenSpeaker:
         episode, asked = request.episode, request.asked
         own = self.sampling or episode.sampling
         if self.generate is None and episode.generate is None and episode.chat_model is not None:
-            return await ChatSpeaker(episode.chat_model, own).say(request)
+            bounded = replace(own, max_tokens=min(own.max_tokens, self.max_tokens or own.max_tokens))
+            return await ChatSpeaker(episode.chat_model, bounded).say(request)
         generate = self.generate or episode.generate
         if generate is None or self.renderer is None:
             raise ConfigError(f"the role '{asked.role}' needs a policy, and these rollouts have none")
@@ -231,10 +232,21 @@ class DemoSpeaker:
 
 
 async def spoken(rule: Rule, asked: Asked) -> str:
-    """What a rule says, as text."""
-    value = rule(asked)
-    value = await value if inspect.isawaitable(value) else value
-    return written(value)
+    """What a rule says, as text. Raises what the rule raises, with a note that names the role, and ConfigError for what is neither
+    a text nor JSON."""
+    try:
+        value = rule(asked)
+        value = await value if inspect.isawaitable(value) else value
+    except Exception as error:
+        error.add_note(f"raised by the rule that speaks for the role '{asked.role}'")
+        raise
+    wanted = f"the rule of the role '{asked.role}' must give a text, a mapping or a model; got {value!r:.100}"
+    if value is None:
+        raise ConfigError(f"{wanted}; does it end without a return?")
+    try:
+        return written(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{wanted}: {error}") from error
 
 
 def count_words(text: str) -> int:

@@ -18,6 +18,8 @@ from typing import Any, Generic, TypeVar
 
 import pydantic
 
+from agentrl.chat.tool_calls import json_problem
+
 T = TypeVar("T")
 MAX_CHARS = 100_000
 _THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL)
@@ -39,7 +41,8 @@ def without_thoughts(text: str) -> str:
 
 def read(text: str, schema: type[T]) -> Read[T]:
     """The JSON object that a text is, alone or in a ``` fence and behind thoughts, checked by ``schema`` (a pydantic model, a typed
-    dictionary …). Nothing is guessed from prose and nothing is converted. Never raises: a text that does not fit is data."""
+    dictionary …). Nothing is guessed from prose and nothing is converted; NaN, infinity, a key that is given twice and nesting
+    without end are refused as in calls of tools. Never raises: a text that does not fit is data."""
     body = without_thoughts(text)
     fenced = _FENCED.fullmatch(body)
     body = fenced[1] if fenced else body
@@ -48,9 +51,11 @@ def read(text: str, schema: type[T]) -> Read[T]:
     if len(body) > MAX_CHARS:
         return Read(None, f"the answer is longer than {MAX_CHARS} characters")
     try:
-        return Read(_adapter(schema).validate_json(body.encode(errors="replace"), strict=True))
+        value = _adapter(schema).validate_json(body.encode(errors="replace"), strict=True)
     except pydantic.ValidationError as error:
         return Read(None, _told(error))
+    problem = json_problem(body)
+    return Read(None, problem) if problem else Read(value)
 
 
 def written(value: Any) -> str:
@@ -59,7 +64,7 @@ def written(value: Any) -> str:
         return value
     if isinstance(value, pydantic.BaseModel):
         value = value.model_dump(mode="json", exclude_defaults=True)
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 @lru_cache(maxsize=256)
