@@ -183,6 +183,7 @@ def upper_bound(
         name: seating.agent(config, config.agent_of(scene.table), renderer, scene.view, limit)
         for name, scene in by_name.items()
     }
+    seating.check_trains(config, agents.values())
     known: dict[tuple[str, int], list[tuple[int, int]]] = {}
     total = Turns(episodes=0, turns=0, samples=0, longest=1, read=0, sampled=0, trained_on=0)
     for request in requests:

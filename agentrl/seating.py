@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from agentrl.agents.flow import ChatSpeaker, DemoSpeaker, FlowLimits, RuleSpeake
 from agentrl.agents.flow.roles import Role, graph_of, is_flow, role_of, roles_of, rule_of
 from agentrl.chat import Renderer
 from agentrl.config import AgentTable, RunConfig
-from agentrl.errors import ConfigError
+from agentrl.errors import CheckpointError, ConfigError
 from agentrl.rollouts.batching import FreeBatches
 from agentrl.run_files import holds_model, shipped
 from agentrl.types import Completion, Sampling
@@ -72,21 +72,38 @@ def agent(
     return FlowAgent(graph, speakers, limits, tuple(view.tools), context)
 
 
+def check_trains(config: RunConfig, agents: Iterable[Agent]) -> None:
+    """Raises ConfigError for iterations in which nobody says anything that is trained."""
+    mute = [
+        isinstance(each, FlowAgent) and not any(voice.trained for voice in each.speakers.values()) for each in agents
+    ]
+    if config.run.iterations and all(mute):
+        raise ConfigError(
+            f"agent.roles: no role of '{config.agent.name}' is trained, so a run would change nothing; give one the speaker "
+            "'trained', or let `agentrl eval` play the agent as it is"
+        )
+
+
 def _speaker(config: RunConfig, where: str, role: Role, trained: TokenSpeaker) -> Speaker:
     if role.kind == "rule":
         return RuleSpeaker(rule_of(role, where))
     if role.kind == "trained":
         return TokenSpeaker(trained.renderer, trained.context, role.trainable is not False, max_tokens=role.max_tokens)
-    if role.kind == "openai":
-        from agentrl.policies.openai import OpenAIChat, parse_endpoint
+    try:
+        return _endpoint(config, role) if role.kind == "openai" else _frozen(config, role)
+    except (ConfigError, CheckpointError) as error:
+        raise type(error)(f"{where}: {error}") from error
 
-        endpoint = parse_endpoint(role.rest)
-        endpoint = replace(endpoint, max_tokens=role.max_tokens or endpoint.max_tokens)
-        sampling = None  # the endpoint's own temperature
-        if role.temperature is not None:
-            sampling = Sampling(temperature=role.temperature, max_tokens=endpoint.max_tokens)
-        return ChatSpeaker(OpenAIChat(endpoint, root_seed=config.run.seed), sampling)
-    return _frozen(config, role)
+
+def _endpoint(config: RunConfig, role: Role) -> ChatSpeaker:
+    from agentrl.policies.openai import OpenAIChat, parse_endpoint
+
+    endpoint = parse_endpoint(role.rest)
+    endpoint = replace(endpoint, max_tokens=role.max_tokens or endpoint.max_tokens)
+    sampling = None  # the endpoint's own temperature
+    if role.temperature is not None:
+        sampling = Sampling(temperature=role.temperature, max_tokens=endpoint.max_tokens)
+    return ChatSpeaker(OpenAIChat(endpoint, root_seed=config.run.seed), sampling)
 
 
 # ── checkpoints that stay as they are ────────────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from agentrl import build, playing, stages
+from agentrl import build, playing, seating, stages
 from agentrl.agents import ChatAgent
 from agentrl.collecting import Collector
 from agentrl.config import RunConfig, config_difference, load
@@ -90,6 +90,7 @@ class Trainer:
         stages.check_scores(self.methods, [scene.tasks[0] for scene in self.scenes.all])
         self.models = build.models(config, self.scenes.pools)
         seats = self.scenes.seats(config, self.models.renderer, build.context_limit(self.models.model))
+        seating.check_trains(config, [seat.agent for seat in seats.values()])
         told = [seat.agent.describe() for seat in seats.values() if isinstance(seat.agent, ChatAgent)]
         self.template = "; ".join(dict.fromkeys(filter(None, told)))  # what the chat template was found to do
         self.lessons = Lessons.of(config, self.methods, self.models.model)

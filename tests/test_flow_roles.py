@@ -28,7 +28,7 @@ from agentrl.agents.flow import (
     flow,
 )
 from agentrl.config import AgentTable, parse
-from agentrl.errors import ConfigError, RegistryError
+from agentrl.errors import CheckpointError, ConfigError, RegistryError
 from agentrl.learning.samples import make_samples
 from agentrl.rollouts import EnvPool, Rollouts
 from agentrl.types import Completion, RolloutRequest, Sampling
@@ -242,3 +242,59 @@ def test_completions_are_cut_where_they_were_bounded() -> None:
 def test_agentflow_answers_an_easy_question() -> None:
     [trajectory] = play(agentflow(SHOWN), Voice(SHOWN, plan("calculator", "2 + 3")), tasks=(2,))
     assert trajectory.success and [turn.valid for turn in trajectory.turns] == [True, True]
+
+
+# ── what cannot be meant ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"roles": {"mover": "checkpoint:no/such/place"}}, "agent.roles.mover: the tokenizer at no/such/place"),
+        ({"roles": {"mover": "openai:localhost#m"}}, "agent.roles.mover: the endpoint's URL must begin with http://"),
+        ({"roles": {"mover": {"speaker": "checkpoint:warmstart", "temperature": float("inf")}}}, "finite number"),
+        ({"limits": {"seconds": float("inf")}}, "finite number"),
+        ({"limits": {"tokens": True}}, "agent.limits.tokens: a number is wanted"),
+    ],
+)
+def test_a_speaker_that_cannot_be_made_is_told_with_its_role(table: dict[str, Any], problem: str) -> None:
+    with pytest.raises((ConfigError, CheckpointError)) as error:
+        made(**table)
+    assert problem in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_flow_is_an_async_function_with_a_table_of_roles() -> None:
+    def act(view: View, call: Caller) -> str:
+        return "go right"
+
+    with pytest.raises(ConfigError, match="the flow 'toy_sync' must be an async function"):
+        flow("toy_sync", roles={})(act)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="the flow 'toy_list' wants roles as a table"):
+        flow("toy_list", roles=["mover"])(moves)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("role", ["rule:first_result", {"speaker": "trained", "trainable": False}])
+def test_a_run_in_which_nobody_is_trained_is_refused(role: Any) -> None:
+    table = {"env": {"id": "toy"}, "agent": {"name": "toy_moves", "roles": {"mover": role}}}
+    config = parse(table)
+    agent = seating.agent(config, config.agent, SHOWN, View("", {}, 0))
+    with pytest.raises(ConfigError, match="no role of 'toy_moves' is trained, so a run would change nothing"):
+        seating.check_trains(config, [agent])
+    seating.check_trains(config, [agent, made()])  # another environment's agent is
+    seating.check_trains(parse({**table, "run": {"iterations": 0}}), [agent])  # an evaluation
+
+
+def test_a_dry_run_refuses_a_run_in_which_nobody_is_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    from agentrl import cli
+
+    planner = "agent.roles.planner=rule:agentrl.envs.search.modules:Planner"
+    assert cli.main(["train", "search-flow", planner, "--dry-run"]) == 2
+    assert "no role of 'agentflow' is trained" in capsys.readouterr().err
+
+
+def test_a_frozen_role_has_a_bound_of_its_own() -> None:
+    role = {"speaker": "checkpoint:warmstart", "max_tokens": 9}
+    bound = [
+        made(roles={"mover": each}).speakers["mover"].sampling.max_tokens for each in (role, "checkpoint:warmstart")
+    ]
+    assert bound == [9, 64]  # without one: rollout.max_tokens

@@ -25,7 +25,7 @@ class Role:
 
     speaker: str
     trainable: bool | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     options: dict[str, Any] = field(default_factory=dict)
 

@@ -18,6 +18,7 @@ A fault in the middle of an episode is repaired by playing again: the function r
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -56,7 +57,7 @@ class FlowLimits:
 
     calls: Annotated[int, Field(ge=1)] = 16
     tokens: Annotated[int, Field(ge=1)] | None = None
-    seconds: Annotated[float, Field(gt=0)] | None = None
+    seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +97,15 @@ def flow(
     name: str, *, roles: Mapping[str, Any], texts: Iterable[str] = ()
 ) -> Callable[[Callable[[View, Caller], Awaitable[str | Decision]]], FunctionGraph]:
     """Decorator that makes an agent of an async function and files it under ``name`` for run files. A graph with settings of
-    its own is a frozen dataclass with ``roles`` and ``__call__``, under ``@register("flow", name)``."""
+    its own is a frozen dataclass with ``roles`` and ``__call__``, under ``@register("flow", name)``. Raises ConfigError for what is
+    no async function, and for roles that are no table."""
 
     def decorate(function: Callable[[View, Caller], Awaitable[str | Decision]]) -> FunctionGraph:
-        graph = FunctionGraph(function, dict(roles), tuple(texts))
+        if not inspect.iscoroutinefunction(function):
+            raise ConfigError(f"the flow '{name}' must be an async function of (view, call); write async def")
+        if not isinstance(roles, Mapping):
+            raise ConfigError(f"the flow '{name}' wants roles as a table, {{'planner': 'trained'}}; got {roles!r}")
+        graph = FunctionGraph(function, dict(roles), (texts,) if isinstance(texts, str) else tuple(texts))
         return register("flow", name)(graph)
 
     return decorate
