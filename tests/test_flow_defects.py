@@ -332,9 +332,9 @@ def test_defect_a_python_tool_runs_once_and_is_killed_when_it_hangs(tmp_path: Pa
     [trajectory] = play(agent, Voice(SHOWN, plan("python", "a")), factory=factory)
     assert time.monotonic() - started < 60 and trajectory.success
     assert "killed: it took longer than 1 s" in trajectory.turns[1].observation
-    code = "print('once')"
+    code = "print('once: exit and quit are words')"  # there both became "break"
     [trajectory] = play(agent, Voice(SHOWN, plan("python", "a")), factory=factory)
-    assert trajectory.turns[1].observation.count("once") == 1
+    assert trajectory.turns[1].observation.count("once: exit and quit are words") == 1
 
 
 def test_defect_calls_without_token_ids_cost_no_rollout() -> None:
@@ -384,3 +384,12 @@ def test_defect_what_a_tool_says_cannot_act_as_a_module() -> None:
     assert "<tool_call>" not in trajectory.turns[-1].action and trajectory.turns[-1].info["answer"].startswith(
         '{"stop"'
     )
+
+
+def test_defect_a_reward_is_the_number_that_was_given() -> None:
+    """There rewards were rounded to bfloat16: 0.1 became 0.100098."""
+    found = play(agentflow(SHOWN), Voice(SHOWN, plan("search", "Mara")), n=3)
+    for trajectory, reward in zip(found, (0.1, 0.2, 0.3), strict=True):
+        trajectory.turns[-1].reward, trajectory.group = reward, "g"
+    advantages = FlowGRPO(ddof=0, eps=0.0)(TurnTable.from_trajectories(found))
+    assert advantages.tolist() == pytest.approx([-(1.5**0.5)] * 2 + [0.0] * 2 + [1.5**0.5] * 2, abs=1e-12)

@@ -149,6 +149,32 @@ def test_the_recipe_trains_the_planner_alone(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_flow_gives_the_same_numbers_in_processes_and_resumed_in_the_middle(tmp_path: Path) -> None:
+    """With a frozen checkpoint in a role, and limits."""
+    from agentrl.store import read_trajectories
+    from agentrl.trainer import train
+
+    small = [
+        "algorithm.sampler.tasks=2", "algorithm.sampler.group_size=4", "evaluation.episodes=0", "checkpoint.every=1",
+        "resources.device=cpu", "resources.threads=1", "agent.limits.seconds=600.0", "agent.limits.tokens=4000",
+        "agent.roles.verifier=checkpoint:flow-warmstart",
+    ]  # fmt: skip
+
+    def sampled(name: str, *more: str, resume: bool = False) -> list[object]:
+        train(load(find("search-flow"), [*small, *more]), tmp_path / name, resume=resume)
+        files = sorted((tmp_path / name / "trajectories").glob("iteration_*"))
+        return [
+            (one.id, [[(call.role, call.trainable, tuple(call.completion_ids)) for call in turn.calls] for turn in one.turns])
+            for file in files for one in read_trajectories(file)
+        ]  # fmt: skip
+
+    plain = sampled("plain", "run.iterations=2")
+    assert len(plain) == 16 and sampled("processes", "run.iterations=2", "env.isolation=process") == plain
+    assert sampled("cut", "run.iterations=1") == plain[:8]
+    assert sampled("cut", "run.iterations=2", resume=True) == plain
+
+
+@pytest.mark.slow
 def test_demonstrations_of_a_flow_teach_its_trained_role(tmp_path: Path) -> None:
     small = [
         "demos.episodes=20", "sft.updates=3", "sft.batch_size=8", "evaluation.episodes=2", "model.config.num_hidden_layers=1",
