@@ -35,7 +35,7 @@ from urllib.parse import unquote, urlsplit
 
 from agentrl.envs.browser.actions import Action
 from agentrl.envs.browser.hands import ALWAYS_IN_PAGE, BY_BROWSER, IN_PAGE
-from agentrl.envs.browser.process import NOBODY, Chromium, PageLost, closed, first_line, from_playwright
+from agentrl.envs.browser.process import NOBODY, OPEN_TIMEOUT_S, Chromium, PageLost, closed, first_line, from_playwright
 from agentrl.envs.browser.tree import Node, observation_text, tree_text
 from agentrl.errors import EnvFault
 
@@ -44,7 +44,7 @@ __all__ = ["Answer", "Chromium", "Clock", "Events", "Page", "PageLost", "Reply",
 T = TypeVar("T")
 Events = Literal["js", "trusted"]
 Clock = Literal["virtual", "real"]
-MAX_WAIT_MS = 10_000  # of noop(ms) in real time
+MAX_WAIT_MS = 10_000  # of noop(ms)
 MAX_HOPS = 5  # pages that one action leads to, one after the other
 START = (
     "async ([begin, value, call]) => { if (begin) await (0, eval)(`(${begin})`)(value); return __agentrl.turn(call); }"
@@ -137,6 +137,7 @@ class Page:
     _done: list[tuple[Action, str]] = field(default_factory=list)
     _crashed: bool = False
     _mouse: tuple[float, float] = (0.0, 0.0)
+    _held: set[tuple[str, str]] = field(default_factory=set)  # ("keyboard", a key) or ("mouse", a button) that is down
     _loading: int = 0
 
     # ── from other threads ───────────────────────────────────────────────────────────────────────────────────────────
@@ -209,16 +210,26 @@ class Page:
             await self.guarded(page.goto(url, timeout=1000 * self.timeout_s))
             self._url = url
             await self.evaluate("() => __agentrl.preload()")
-        elif self._mouse != (0.0, 0.0):
-            await self.guarded(page.mouse.up())
-            await self.guarded(page.mouse.move(0, 0))
-            self._mouse = (0.0, 0.0)
+        else:
+            await self._let_go()
         found = await self.evaluate(START, [begin, argument, ["noop", [], 0, True]])
         return _seen(json.loads(found), "")
+
+    async def _let_go(self) -> None:
+        """Hands as at the start: what the last episode held down is released, and the mouse is back in its corner."""
+        page: Any = self.playwright
+        for device, name in sorted(self._held):
+            await self.guarded(page.keyboard.up(name) if device == "keyboard" else page.mouse.up(button=name))
+        self._held.clear()
+        if self._mouse != (0.0, 0.0):
+            await self.guarded(page.mouse.move(0, 0))
+            self._mouse = (0.0, 0.0)
 
     async def _open(self) -> None:
         await self.close()
         self._crashed, self._mouse, self._loading = False, (0.0, 0.0), 0
+        self._held.clear()
+        self.refused.clear()
         width, height = self.size
         try:
             self._context = await Chromium.shared().context(
@@ -231,16 +242,22 @@ class Page:
                 timezone_id="UTC",
                 color_scheme="light",
             )
-            settings = {"virtual": self.clock == "virtual", "start_ms": START_MS, "hidden": list(self.hidden)}
-            await self._context.add_init_script(_script(json.dumps(settings)) + self.script)
-            await self._context.route("**/*", lambda route: self._routed(route))  # a method would be written to
-            self.playwright = await self._context.new_page()
+            self.playwright = await asyncio.wait_for(self._furnished(self._context), OPEN_TIMEOUT_S)
+        except TimeoutError as error:
+            raise PageLost(f"no page opened within {OPEN_TIMEOUT_S:g} s") from error
         except Exception as error:
             if not from_playwright(error):
                 raise
             raise PageLost(f"no page could be opened: {first_line(error)}") from error
         self.playwright.on("crash", lambda _: self._on_crash())
         self.playwright.on("popup", lambda popup: asyncio.ensure_future(closed(popup.close())))
+
+    async def _furnished(self, context: Any) -> Any:
+        """A page of the context, with the script that reads it, and every request answered here."""
+        settings = {"virtual": self.clock == "virtual", "start_ms": START_MS, "hidden": list(self.hidden)}
+        await context.add_init_script(_script(json.dumps(settings)) + self.script)
+        await context.route("**/*", lambda route: self._routed(route))  # a method would be written to
+        return await context.new_page()
 
     def _on_crash(self) -> None:
         self._crashed = True
@@ -299,7 +316,9 @@ class Page:
         if self.playwright is None:
             raise PageLost("the page is not open")
         arguments = action.named()
-        ms = int(float(str(arguments["wait_ms"]))) if action.name == "noop" else self.step_ms
+        ms = self.step_ms
+        if action.name == "noop":
+            ms = min(max(0, int(float(str(arguments["wait_ms"])))), MAX_WAIT_MS)
         values = (*self._mouse, *arguments.values()) if action.name == "scroll" else tuple(arguments.values())
         in_page = action.name in IN_PAGE and (self.events == "js" or action.name in ALWAYS_IN_PAGE)
         if in_page and self.clock == "virtual":
@@ -316,7 +335,7 @@ class Page:
             if not (self.follows and _leaving(left)):
                 raise
         if self.clock == "real":
-            await asyncio.sleep(min(ms, MAX_WAIT_MS) / 1000 if action.name == "noop" else 0)
+            await asyncio.sleep(ms / 1000 if action.name == "noop" else 0)
             await self._settled()
         return await self._turn("noop", (), ms, error)
 
@@ -357,6 +376,15 @@ class Page:
         await self.guarded(self.playwright.mouse.move(x, y, steps=steps))
         self._mouse = (x, y)
 
+    async def hold(self, device: str, name: str, *, down: bool) -> None:
+        """Presses a key or a mouse button and holds it, or lets it go."""
+        (self._held.add if down else self._held.discard)((device, name))
+        if device == "mouse":
+            mouse = self.playwright.mouse
+            await self.guarded((mouse.down if down else mouse.up)(button=name))
+        else:
+            await self.guarded((self.playwright.keyboard.down if down else self.playwright.keyboard.up)(name))
+
     async def press_mouse(self, x: float, y: float, button: str = "left", times: int = 1) -> None:
         """Clicks at a point."""
         await self.guarded(self.playwright.mouse.click(x, y, button=button, click_count=times))
@@ -373,6 +401,7 @@ class Page:
         except Exception as error:
             if not (from_playwright(error) and "Unknown key" in str(error)):
                 raise
+            self._held.discard(("keyboard", key))
             return f"there is no key {key[:40]!r}; keys are named as in 'a', 'Enter', 'ArrowDown', 'Control+a'"
         return ""
 

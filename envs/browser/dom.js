@@ -80,8 +80,8 @@
   };
 
   // ── ids ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-  let ids = new WeakMap(), elements = new Map();
-  page.forget = () => { ids = new WeakMap(); elements = new Map(); };
+  let ids = new WeakMap(), elements = new Map(), clip = "";
+  page.forget = () => { ids = new WeakMap(); elements = new Map(); clip = ""; };
   const idOf = (e) => {
     let id = ids.get(e);
     if (id === undefined) { id = String(elements.size + 1); ids.set(e, id); elements.set(id, e); }
@@ -378,6 +378,35 @@
     ready: (id, text) => { const e = byId(id); return field(e, id, text) ? 1 : 0; },
     frames,
   };
+  // ── the clipboard ────────────────────────────────────────────────────────────────────────────────────────────────
+  // A browser has one for all of its pages. Here each page has its own, so that no episode pastes what another copied: the
+  // browser's event is stopped, and a page's own listeners get one with this page's text.
+  const pasted = (type, text) => {
+    const clipboardData = new DataTransfer();
+    if (text) clipboardData.setData("text/plain", text);
+    return new ClipboardEvent(type, { bubbles: true, cancelable: true, composed: true, clipboardData });
+  };
+  const selected = () => {
+    const e = document.activeElement;
+    if (e?.tagName === "INPUT" && e.type === "password") return "";
+    return e && isText(e) && !e.isContentEditable ? e.value.slice(e.selectionStart ?? 0, e.selectionEnd ?? 0) : String(getSelection());
+  };
+  const clipped = (event) => {
+    if (!event.isTrusted) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const mine = pasted(event.type, event.type === "paste" ? clip : "");
+    const handled = !event.target.dispatchEvent(mine), text = selected();
+    if (event.type === "paste") {
+      if (!handled && clip) insert(clip);
+    } else if (handled) clip = mine.clipboardData.getData("text/plain");
+    else if (text) {
+      clip = text;
+      if (event.type === "cut") insert("");
+    }
+  };
+  for (const type of ["copy", "cut", "paste"]) listen.call(window, type, clipped, true);
+
   // One evaluate: an action, the clock moved on, what is then seen. JSON {error, value, …observe()}.
   page.turn = async ([name, args, ms, look]) => {
     let error = "", value = null;

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from agentrl.envs.browser.chromium import Page
 
 ALWAYS_IN_PAGE = ("noop", "focus", "select_option", "scroll")
+MAX_TYPED = 1_000  # characters that are typed key by key: more would take as long as a page that hangs
 IN_PAGE = (*ALWAYS_IN_PAGE, "click", "dblclick", "fill", "clear", "check", "uncheck")
 Arguments = Mapping[str, Any]
 
@@ -112,7 +113,7 @@ async def _mouse(page: Page, given: Arguments, do: str) -> str:
         return ""
     await page.move(x, y)
     if do in ("down", "up"):
-        await page.guarded(getattr(page.playwright.mouse, do)(button=button))
+        await page.hold("mouse", button, down=do == "down")
     return ""
 
 
@@ -122,10 +123,14 @@ async def _mouse_drag(page: Page, given: Arguments) -> str:
 
 async def _keyboard(page: Page, given: Arguments, do: str) -> str:
     keyboard = page.playwright.keyboard
+    if do == "type" and len(given["text"]) > MAX_TYPED:
+        return f"wanted a text of at most {MAX_TYPED} characters to type; got {len(given['text'])}; insert it, or fill a field"
     if do in ("type", "insert_text"):
         await page.guarded(getattr(keyboard, do)(given["text"]))
         return ""
-    return await page.keyed(getattr(keyboard, do), given["key"])
+    if do in ("down", "up"):
+        return await page.keyed(functools.partial(page.hold, "keyboard", down=do == "down"), given["key"])
+    return await page.keyed(keyboard.press, given["key"])
 
 
 BY_BROWSER: Mapping[str, Callable[[Page, Arguments], Awaitable[str]]] = {

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from agentrl.browsers import find_chromium
 from agentrl.errors import EnvFault, MissingExtra
 
-__all__ = ["NOBODY", "Chromium", "PageLost", "closed", "first_line", "from_playwright"]
+__all__ = ["NOBODY", "OPEN_TIMEOUT_S", "Chromium", "PageLost", "closed", "first_line", "from_playwright"]
 
 T = TypeVar("T")
 FLAGS = (
@@ -30,6 +30,7 @@ FLAGS = (
 )
 NOBODY = "http://127.0.0.1:9"  # the proxy of pages: the discard port, where nothing listens
 CLOSE_TIMEOUT_S = 5.0
+OPEN_TIMEOUT_S = 20.0  # of a context and of a page in it: more, and the whole browser hangs
 
 
 class PageLost(EnvFault):
@@ -81,14 +82,22 @@ class Chromium:
             raise
 
     async def context(self, **options: Any) -> Any:
-        """A new context of the browser, which is started where none is connected."""
+        """A new context of the browser, which is started where none is connected, and once more where it hangs."""
+        browser = await self._running()
+        try:
+            return await asyncio.wait_for(browser.new_context(**options), OPEN_TIMEOUT_S)
+        except TimeoutError:
+            browser = await self._running(instead=browser)
+            return await asyncio.wait_for(browser.new_context(**options), OPEN_TIMEOUT_S)
+
+    async def _running(self, instead: Any = None) -> Any:
+        """The browser that is connected and is not ``instead``, started where there is none."""
         if self._starting is None:
             self._starting = asyncio.Lock()
         async with self._starting:
-            if self._browser is None or not self._browser.is_connected():
+            if self._browser is None or self._browser is instead or not self._browser.is_connected():
                 await self._launch()
-            browser: Any = self._browser
-        return await browser.new_context(**options)
+            return self._browser
 
     async def _launch(self) -> None:
         if self._driver is not None:
