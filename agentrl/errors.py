@@ -131,7 +131,7 @@ def did_you_mean(wanted: str, known: Iterable[str]) -> str:
     " Did you mean 'gigpo'?"
     """
     names = sorted(set(known))
-    near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(str(wanted), names, n=2, cutoff=0.6)
     if near:
         return " Did you mean " + " or ".join(f"'{name}'" for name in near) + "?"
     shown = names if len(names) <= 20 else [*names[:20], f"… ({len(names)} in all)"]

@@ -248,14 +248,16 @@ def test_ids_and_numbers_that_nobody_knows() -> None:
         ({"goal": -1}, "no goal -1"),
         ({"goal": "first"}, "wanted the goal as a number or in WebShop's form; got 'first'"),
         ({"instruction": ""}, "wanted the instruction as a text; got ''"),
+        ({"goal": 1, "task": "webshop-tiny-train-1"}, "wanted a task or a goal; got both"),
         ({"gaol": 1}, r"reset has no option 'gaol'. Did you mean 'goal'\?"),
         ({"task": Task(id="mine")}, "task 'mine' is no generated one"),
     ):
         with pytest.raises(GameError, match=message) as caught:
             env.reset(options=wanted)
         assert "\n" not in str(caught.value)
-    with pytest.raises(GameError, match="call reset first"):
-        WebShopEnv().step("search[x]")
+    for asked in (lambda env: env.step("search[x]"), lambda env: env.oracle(), lambda env: env.failure()):
+        with pytest.raises(GameError, match="call reset first"):
+            asked(WebShopEnv())
 
 
 @pytest.mark.parametrize(
@@ -267,6 +269,12 @@ def test_ids_and_numbers_that_nobody_knows() -> None:
         ({"reward": "all"}, "wanted a reward among"),
         ({"protocol": "verl"}, "wanted a protocol among"),
         ({"page_size": 0}, "wanted page_size as a number from 1; got 0"),
+        ({"difficulty": 3}, "no level is called '3'. Known: easy, full, medium, tiny"),
+        ({"difficulty": "tinny", "data": "."}, "Did you mean 'tiny'"),
+        ({"human": True}, "human is for the publisher's files; name their folder as data"),
+        ({"price_seed": 5}, "price_seed is for the publisher's files"),
+        ({"reward_scale": "10"}, "wanted reward_scale as a number; got '10'"),
+        ({"reward_scale": float("nan")}, "wanted reward_scale as a number; got nan"),
     ],
 )
 def test_bad_options_are_one_clear_error(options: dict[str, Any], message: str) -> None:
@@ -292,6 +300,20 @@ def test_turns_rewards_and_instructions_can_be_set() -> None:
     env.step(clicks[0])
     _, reward, *_, info = env.step("click[buy now]")
     assert info["score"] < 1 and reward == 0.0
+
+
+@pytest.mark.parametrize("instruction", ["rugs [new] x]", "two\nlines", "[a]", "red " * 5000])
+def test_any_instruction_can_be_searched_for(instruction: str) -> None:
+    env = started(difficulty="tiny")
+    _, info = env.reset(options={"goal": 1, "instruction": instruction})
+    assert info["goal"] == instruction
+    (listed,) = info["admissible_actions"]
+    assert env.step(listed)[4]["valid"]
+    env.reset(options={"goal": 1, "instruction": instruction})
+    for action in env.oracle():
+        *_, over, _, info = env.step(action)
+        assert info["valid"]
+    assert over and info["success"]
 
 
 # ── hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -239,6 +239,19 @@ def test_the_publishers_files_are_read_by_upstreams_rules(folder: Path) -> None:
         ("items_shuffle.json", '{"asin": "B1"}', r"wanted one of \[, got '{'"),
         ("items_shuffle.json", "[]", "no products"),
         ("items_shuffle.json", "", "cannot be read as a JSON array"),
+        ("items_shuffle.json", "[" * 100_000, "cannot be read as a JSON array: maximum recursion depth"),
+        (
+            "items_shuffle.json",
+            json.dumps([published("B1", name=None)]),
+            "product 0: ValueError: name is no text but None",
+        ),
+        ("items_shuffle.json", json.dumps([published("B1", category=3)]), "category is no text but 3"),
+        (
+            "items_shuffle.json",
+            json.dumps([published("B1", small_description=[None])]),
+            "small_description is no text but None",
+        ),
+        ("items_shuffle.json", json.dumps([published("B1", full_description={"a": 1})]), "full_description is no text"),
         ("items_ins_v2.json.gz", "no gzip", "cannot be read as JSON"),
     ],
 )
@@ -247,6 +260,50 @@ def test_a_bad_file_is_one_clear_error(folder: Path, name: str, text: str, messa
     with pytest.raises(GameError, match=message) as caught:
         goals.read(str(folder), seed=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"attributes": "mug"}, "attributes is no list but 'mug'"),
+        ({"attributes": [3]}, "attributes is no text but 3"),
+        (
+            {"instruction": 3, "instruction_attributes": []},
+            "instruction of 'B1' cannot be read: ValueError: instruction is no text",
+        ),
+        ({"instruction": "x", "instruction_attributes": "mug"}, "instruction_attributes is no list but 'mug'"),
+        ({"instruction": "x"}, "KeyError: 'instruction_attributes'"),
+    ],
+)
+def test_bad_instructions_and_attributes_are_one_clear_error(folder: Path, told: Any, message: str) -> None:
+    (folder / "items_shuffle.json").write_text(json.dumps([published("B1")]), encoding="utf-8")
+    (folder / "items_ins_v2.json.gz").write_bytes(gzip.compress(json.dumps({"B1": told}).encode()))
+    with pytest.raises(GameError, match=message):
+        goals.read(str(folder), seed=2)
+
+
+@pytest.mark.parametrize("name", ["items_shuffle", "items_ins_v2"])
+def test_a_gzip_file_that_is_damaged_anywhere_is_one_clear_error_or_is_read(folder: Path, name: str) -> None:
+    """A bit turned over in every eighth byte, and every cut: zlib, gzip and json all have errors of their own."""
+    plain = folder / "items_shuffle.json"
+    whole = {
+        "items_shuffle": gzip.compress(plain.read_bytes()),
+        "items_ins_v2": (folder / "items_ins_v2.json.gz").read_bytes(),
+    }[name]
+    if name == "items_shuffle":
+        plain.unlink()
+    damaged = [whole[:end] for end in range(0, len(whole), 8)]
+    damaged += [whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :] for place in range(0, len(whole), 8)]
+    refused = 0
+    for data in damaged:
+        (folder / f"{name}.json.gz").write_bytes(data)
+        goals.read.cache_clear()
+        try:
+            goals.read(str(folder))
+        except GameError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 0.9 * len(damaged)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import mmap
 import random
 import re
 import tempfile
+import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ HITS = 50  # of a search
 MAX_ASIN = 10
 NO_PRICE = 100.0  # what a product without one costs
 NO_ATTRIBUTES = ("DUMMY_ATTR",)  # upstream's, for products that the attributes' file does not know
+# What comes of files that are damaged, no JSON, or nested without end.
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError, RecursionError)
 _CHUNK = 1 << 16
 _KEPT = 1024  # products that are kept decoded
 _IN_MEMORY = 2_000  # a catalogue of more products keeps them in a file
@@ -185,16 +188,30 @@ def _product(asin: str, row: Mapping[str, Any], known: Mapping[str, Any]) -> Pro
     }
     return Product(
         asin=asin,
-        title=row["name"],
-        category=row["category"],
-        query=row["query"].lower().strip(),
-        category_path=row["product_category"],
-        description=row["full_description"] or "",
-        features=tuple(features) if isinstance(features, list) else (features or "",),
+        title=text_of("name", row["name"]),
+        category=text_of("category", row["category"]),
+        query=text_of("query", row["query"]).lower().strip(),
+        category_path=text_of("product_category", row["product_category"]),
+        description=text_of("full_description", row["full_description"] or ""),
+        features=texts_of("small_description", features if isinstance(features, list) else [features or ""]),
         prices=tuple(prices[:2]) or (NO_PRICE,),
         options=options,
-        attributes=tuple(known.get("attributes", NO_ATTRIBUTES)),
+        attributes=texts_of("attributes", known.get("attributes", NO_ATTRIBUTES)),
     )
+
+
+def text_of(name: str, value: Any) -> str:
+    """The value. Raises ValueError where it is no text."""
+    if not isinstance(value, str):
+        raise ValueError(f"{name} is no text but {value!r:.40}")
+    return value
+
+
+def texts_of(name: str, values: Any) -> tuple[str, ...]:
+    """The values. Raises ValueError where they are no list of texts."""
+    if not isinstance(values, (list, tuple)):
+        raise ValueError(f"{name} is no list but {values!r:.40}")
+    return tuple(text_of(name, value) for value in values)
 
 
 def rows(path: Path) -> Iterator[Any]:
@@ -209,7 +226,7 @@ def rows(path: Path) -> Iterator[Any]:
                 yield text.value()
                 if text.expect(",]") == "]":
                     return
-    except (OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise GameError(f"'{path}' cannot be read as a JSON array: {error}") from error
 
 

@@ -14,6 +14,7 @@ read from the publisher's files (``data``).
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from agentrl.env import SPLITS, LazyTasks, TextEnv
 from agentrl.envs.webshop import generate
 from agentrl.envs.webshop import goals as files
 from agentrl.envs.webshop.reward import Goal, Score, nouns_of, score
-from agentrl.envs.webshop.site import BUY, SEPARATOR, Site, State, available, parsed
+from agentrl.envs.webshop.site import BUY, SEPARATOR, Site, State, available, parsed, searchable
 from agentrl.errors import ConfigError, GameError, did_you_mean
 from agentrl.types import Task
 
@@ -95,6 +96,13 @@ class WebShopEnv(TextEnv):
         for name, number in (("max_turns", max_turns), ("page_size", page_size)):
             if number is not None and (type(number) is not int or number < 1):
                 raise ConfigError(f"wanted {name} as a number from 1; got {number!r}")
+        if isinstance(reward_scale, str | bool) or (reward_scale is not None and not math.isfinite(reward_scale)):
+            raise ConfigError(f"wanted reward_scale as a number; got {reward_scale!r}")
+        if data is None and (human or price_seed != files.SEED):
+            raise ConfigError(
+                f"{'human' if human else 'price_seed'} is for the publisher's files; name their folder as data"
+            )
+        generate.known(difficulty, generate.LEVELS, "level")
         published = protocol == "verl_agent"
         self.difficulty, self.split, self.protocol = difficulty, split, protocol
         self.observation: Mode = observation
@@ -103,16 +111,11 @@ class WebShopEnv(TextEnv):
         self.max_turns = max_turns or (MAX_TURNS if published or data is not None else None)
         self.task: Task | None = None
         self._shop = None if data is None else files.read(os.fspath(data), human, price_seed)
-        self._page_size = page_size or (generate.LEVELS[difficulty].page_size if self._generated(difficulty) else 10)
+        self._page_size = page_size or (generate.LEVELS[difficulty].page_size if self._shop is None else 10)
         self._attributes, self._nouns, self._mended = show_attributes, nouns_of(nouns), mended
         self._first_seed = seed
         self._splits: dict[str, Sequence[Task]] = {}
         self._state, self._seen = State(), frozenset[int]()
-
-    def _generated(self, difficulty: str) -> bool:
-        if self._shop is None:
-            generate.known(difficulty, generate.LEVELS, "level")
-        return self._shop is None
 
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -180,6 +183,8 @@ class WebShopEnv(TextEnv):
     def _asked(self, wanted: Mapping[str, Any]) -> Task:
         """The task that ``reset`` was asked for."""
         goal, text = wanted.get("goal"), wanted.get("instruction")
+        if goal is not None and wanted.get("task") is not None:
+            raise GameError("wanted a task or a goal; got both")
         if goal is None and text is not None and "task" not in wanted and self._shop is not None:
             goal = next((number for number, each in enumerate(self._shop.goals) if each.instruction == text), None)
         if isinstance(goal, Mapping):
@@ -217,8 +222,15 @@ class WebShopEnv(TextEnv):
         """The clicks of this page; on the search page a search for the instruction. A search for other words is in it too,
         though it is not listed."""
         if self._state.page == "search":
-            return Actions([f"search[{self.instruction}]"])
+            return Actions([f"search[{searchable(self.instruction)}]"])
         return Actions(f"click[{text}]" for text in self._clickables)
+
+    @property
+    def site(self) -> Site:
+        """The shop that is open. Raises GameError before the first ``reset``."""
+        if self.task is None:
+            raise GameError("no shop is open; call reset first")
+        return self._site
 
     @property
     def goal(self) -> Goal:
@@ -237,7 +249,7 @@ class WebShopEnv(TextEnv):
         """The task, the page, its product, the options chosen, the query and the page of its results; in the mode "text_rich" also
         which of the products shown were opened before, for there it is seen."""
         state = self._state
-        opened = sorted(state.visited.intersection(self._site.shown(state))) if self.observation == "text_rich" else []
+        opened = sorted(state.visited.intersection(self.site.shown(state))) if self.observation == "text_rich" else []
         options = sorted(state.options.items())
         key = [
             self.task.id if self.task else "",
@@ -267,12 +279,12 @@ class WebShopEnv(TextEnv):
         """From here: to the product that the goal was made of, its options, and the purchase. By one who knows it."""
         from agentrl.envs.webshop.oracle import plan
 
-        return plan(self._site, self._state, self.goal, self.instruction)
+        return plan(self.site, self._state, self.goal, self.instruction)
 
     def failure(self) -> str | None:
         """ "never_found" where no page of results showed the product that the goal was made of; "wrong_action" where it was
         shown and another, or other options, were bought."""
-        place = self._site.catalogue.place(self.goal.asin)
+        place = self.site.catalogue.place(self.goal.asin)
         if place is not None and place not in self._seen:
             return "never_found"
         return "wrong_action" if self._state.page == "done" else None

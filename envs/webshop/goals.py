@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from agentrl.envs.webshop.catalogue import Catalogue, Product, products_of
+from agentrl.envs.webshop.catalogue import UNREADABLE, Catalogue, Product, products_of, text_of, texts_of
 from agentrl.envs.webshop.reward import NO_CAP, Goal
 from agentrl.errors import GameError
 
@@ -98,14 +98,13 @@ class _Goals:
         try:
             if human:
                 wanted = [
-                    (each["instruction"].strip("."), each["instruction_attributes"], each["instruction_options"])
+                    (_instruction(each).strip("."), _wanted(each), each["instruction_options"])
                     for each in told
                     if each["instruction_attributes"]
                 ]
             else:
-                text = told.get("instruction")
-                wanted = [(text, told["instruction_attributes"], None)] if text is not None else []
-        except (KeyError, TypeError, AttributeError) as error:
+                wanted = [(_instruction(told), _wanted(told), None)] if told.get("instruction") is not None else []
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise GameError(
                 f"the instruction of '{product.asin}' cannot be read: {type(error).__name__}: {error}"
             ) from error
@@ -124,6 +123,14 @@ class _Goals:
                     said = options_text(chosen) if options is None else ""
                     goals.append(goal_of(product, f"{text}{said}{cap_text(upper)}", attributes, chosen, upper))
         return goals
+
+
+def _instruction(told: Mapping[str, Any]) -> str:
+    return text_of("instruction", told["instruction"])
+
+
+def _wanted(told: Mapping[str, Any]) -> tuple[str, ...]:
+    return texts_of("instruction_attributes", told["instruction_attributes"])
 
 
 def combinations(product: Product) -> list[dict[str, str]]:
@@ -176,7 +183,7 @@ def mapping(path: Path) -> Mapping[str, Any]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             read = json.load(file)
-    except (OSError, EOFError, ValueError) as error:
+    except UNREADABLE as error:
         raise GameError(f"'{path}' cannot be read as JSON: {error}") from error
     if not isinstance(read, dict):
         raise GameError(f"'{path}' wants a JSON object by asin; got {type(read).__name__}")

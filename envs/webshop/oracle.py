@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from agentrl.envs.webshop.reward import Goal
-from agentrl.envs.webshop.site import Site, State
+from agentrl.envs.webshop.site import Site, State, searchable
 
 
 def plan(site: Site, state: State, goal: Goal, instruction: str) -> list[str]:
@@ -19,14 +19,14 @@ def plan(site: Site, state: State, goal: Goal, instruction: str) -> list[str]:
     if place in state.hits and state.page != "search":
         return _from_results(site, state, goal, state.hits.index(place) // site.page_size + 1)
     for query in dict.fromkeys((instruction, goal.title)):
-        query = query.replace("\n", " ").lower()
+        query = searchable(query).lower()
         found = site.search(state, query, "")
         if place in found.hits:
             return [
                 f"search[{query}]",
                 *_from_results(site, found, goal, found.hits.index(place) // site.page_size + 1),
             ]
-    return [f"search[{instruction}]"]
+    return [f"search[{searchable(instruction)}]"]
 
 
 def _from_results(site: Site, state: State, goal: Goal, number: int) -> list[str]:

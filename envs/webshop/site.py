@@ -21,6 +21,7 @@ Kind = Literal["text", "button", "link", "option"]
 BACK, PREV, NEXT, BUY = "Back to Search", "< Prev", "Next >", "Buy Now"
 SUB_PAGES = ("Description", "Features", "Reviews", "Attributes")
 SEPARATOR = " [SEP] "
+_NO_QUERY = str.maketrans(dict.fromkeys("[]\n", " "))
 # What the page after a purchase says between the options and the score; upstream fills none of it.
 _UNFILLED = (
     "attrs None category None query None product_category None Target asin options attrs price_upper instuction_text category "
@@ -64,6 +65,15 @@ def parsed(action: str) -> tuple[str, str]:
     close = line.rfind("]")
     start = line.rfind("[", 1, max(close - 1, 0))
     return (line[:start].lower(), line[start + 1 : close].lower()) if start > 0 else ("", "")
+
+
+def searchable(text: str) -> str:
+    """A text as ``search[…]`` can hold it: on one line, without brackets, which no search looks for.
+
+    >>> searchable("a [red]\\nrug")
+    'a  red  rug'
+    """
+    return text.translate(_NO_QUERY).strip()
 
 
 class Site:
