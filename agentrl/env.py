@@ -28,12 +28,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import numbers
 import os
 import re
 import string
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, SupportsFloat, overload
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, SupportsFloat, Union, get_args, get_origin, get_type_hints, overload
 
 import gymnasium
 import numpy as np
@@ -162,12 +164,14 @@ async def ask(env: gymnasium.Env[Any, Any], name: str, /, *args: Any, **kwargs: 
 def make(env_id: str, /, **options: Any) -> gymnasium.Env[str, str]:
     """``gymnasium.make`` after agentrl's plug-ins have registered their environments, with one clear error.
 
-    ``MODULE:ID`` imports MODULE first, as Gymnasium does. Raises ConfigError for an unknown id or option.
+    ``MODULE:ID`` imports MODULE first, as Gymnasium does. Raises ConfigError for an unknown id or option, and for an option of
+    another type than the environment annotates it with.
     """
     from agentrl.registry import load_plugins
 
     load_plugins()
     with _config_errors(env_id, options):
+        _check_types(env_id, options)
         return gymnasium.make(env_id, disable_env_checker=True, **options)
 
 
@@ -202,10 +206,57 @@ def _config_errors(env_id: str, options: Collection[str] = ()) -> Iterator[None]
         raise ConfigError(f"environment '{env_id}': {str(error).split(chr(10))[0]}") from error
 
 
+_PLAIN: Mapping[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((numbers.Integral,), "a whole number"),
+    float: ((numbers.Real,), "a number"),
+    str: ((str,), "a text"),
+    os.PathLike[str]: ((os.PathLike,), "a path"),
+    NoneType: ((NoneType,), ""),
+}
+
+
+def _check_types(env_id: str, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a value of another type than its option is annotated with, where that is made of truth values,
+    numbers and texts alone; what else an option may be, the environment knows."""
+    maker = _maker_of(env_id)
+    try:
+        hints = get_type_hints(maker.__init__ if isinstance(maker, type) else maker)
+    except (NameError, TypeError, AttributeError):  # annotations of a third party's that nobody can read
+        return
+    for name, value in options.items():
+        kinds = set(_types_in(hints.get(name)))
+        if not kinds or not kinds <= set(_PLAIN):
+            continue
+        is_bool, accepted = isinstance(value, bool), tuple(one for kind in kinds for one in _PLAIN[kind][0])
+        if (is_bool and bool not in kinds) or not isinstance(value, accepted):
+            wanted = " or ".join(sorted(_PLAIN[kind][1] for kind in kinds if kind is not NoneType))
+            raise ConfigError(f"environment '{env_id}': wanted {name} as {wanted}; got {value!r:.60}")
+
+
+def _types_in(hint: Any) -> Iterator[Any]:
+    """The types that an annotation allows; of a Literal, those of its values."""
+    if get_origin(hint) in (Union, UnionType):
+        for one in get_args(hint):
+            yield from _types_in(one)
+    elif get_origin(hint) is Literal:
+        yield from map(type, get_args(hint))
+    elif hint is not None:
+        yield hint
+
+
+def _maker_of(env_id: str) -> Any:
+    """What makes the environment: a class or a function. Raises what Gymnasium raises for an unknown id."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    entry = gymnasium.spec(name).entry_point
+    return load_env_creator(entry) if isinstance(entry, str) else entry
+
+
 def _options_of(env_id: str) -> list[str]:
     """The options that an environment names: those of what makes it, and of the classes that it hands the others on to."""
-    entry = gymnasium.spec(env_id.rpartition(":")[2]).entry_point
-    maker: Any = load_env_creator(entry) if isinstance(entry, str) else entry
+    maker = _maker_of(env_id)
     bases = (
         [kind.__init__ for kind in maker.__mro__ if "__init__" in vars(kind)] if isinstance(maker, type) else [maker]
     )

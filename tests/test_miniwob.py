@@ -110,6 +110,10 @@ def test_tasks_are_kept_by_name_and_by_family() -> None:
         ({"events": "fake"}, "wanted events among js, trusted"),
         ({"task_names": "click-test"}, r'write \["click-test"\]'),
         ({"actions": ["clik"]}, "Did you mean 'click'"),
+        ({"actions": []}, "wanted one action or set of actions at least"),
+        ({"step_ms": -500}, "wanted step_ms from 0 to 10000"),
+        ({"timeout_s": 0.0}, "timeout_s above 0"),
+        ({"timeout_s": float("nan")}, "timeout_s above 0"),
     ],
 )
 def test_what_does_not_fit_is_told(options: dict[str, Any], says: str) -> None:

@@ -39,7 +39,7 @@ from agentrl.envs.browser.process import NOBODY, OPEN_TIMEOUT_S, Chromium, PageL
 from agentrl.envs.browser.tree import Node, observation_text, tree_text
 from agentrl.errors import EnvFault
 
-__all__ = ["Answer", "Chromium", "Clock", "Events", "Page", "PageLost", "Reply", "Seen", "folder"]
+__all__ = ["MAX_WAIT_MS", "Answer", "Chromium", "Clock", "Events", "Page", "PageLost", "Reply", "Seen", "folder"]
 
 T = TypeVar("T")
 Events = Literal["js", "trusted"]

@@ -82,11 +82,14 @@ class Chromium:
             raise
 
     async def context(self, **options: Any) -> Any:
-        """A new context of the browser, which is started where none is connected, and once more where it hangs."""
+        """A new context of the browser, which is started where none is connected, and once more where it hangs or was lost
+        without a word (its driver died)."""
         browser = await self._running()
         try:
             return await asyncio.wait_for(browser.new_context(**options), OPEN_TIMEOUT_S)
-        except TimeoutError:
+        except Exception as error:
+            if not (isinstance(error, TimeoutError) or from_playwright(error)):
+                raise
             browser = await self._running(instead=browser)
             return await asyncio.wait_for(browser.new_context(**options), OPEN_TIMEOUT_S)
 

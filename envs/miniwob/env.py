@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.browser.actions import ACTIONS, Action, BadAction, chosen, described, parse, to_text
-from agentrl.envs.browser.chromium import Events, Page, Seen, folder
+from agentrl.envs.browser.chromium import MAX_WAIT_MS, Events, Page, Seen, folder
 from agentrl.envs.browser.tree import error_line, escaped, walk
 from agentrl.envs.miniwob.oracles import SOLVERS, Look, Puzzled
 from agentrl.envs.miniwob.tasks import LEVELS, names_of, task_by_id, tasks_of
@@ -51,6 +51,7 @@ RELOADED = frozenset(
     }
 )
 REWARDS = ("raw", "binary")
+MAX_TIMEOUT_S = 600.0
 OVER = "The episode is over."
 SCRIPT = """
 const LEFT = / data-tampered="[^"]*"|ui-id-\\d+| ui-sortable-handle| aria-activedescendant="[^"]*"/g;
@@ -130,6 +131,13 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
                 raise ConfigError(f"wanted {name} among {', '.join(known)}; got '{value}'.{did_you_mean(value, known)}")
         if isinstance(task_names, str):
             raise ConfigError(f"wanted a list of task names; got the text '{task_names}'; write [\"{task_names}\"]")
+        if not 0 <= step_ms <= MAX_WAIT_MS or not 0 < timeout_s <= MAX_TIMEOUT_S:
+            raise ConfigError(
+                f"wanted step_ms from 0 to {MAX_WAIT_MS}, and timeout_s above 0 and up to {MAX_TIMEOUT_S:g}; "
+                f"got {step_ms} and {timeout_s}"
+            )
+        if not actions:
+            raise ConfigError("wanted one action or set of actions at least; got none")
         self.level, self.split, self.reward = level, split, reward
         self.events: Events = events
         self.centers, self.screenshots, self.list_actions = centers, screenshots, list_actions
