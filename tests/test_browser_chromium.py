@@ -461,3 +461,15 @@ def test_a_browser_or_a_driver_that_is_killed_costs_one_retry(name: str) -> None
         does(page, "click('1')")
         os.kill(min(pid for pid, each in _below(os.getpid()).items() if name in each), signal.SIGKILL)
         assert does(page, "click('1')").title == "TAA" and page.n_retries == 1
+
+
+def test_a_program_that_is_no_browser_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("playwright")
+    monkeypatch.setenv("AGENTRL_CHROMIUM", "/bin/true")
+    monkeypatch.setattr(Chromium, "_shared", None)
+    page = Page(served({"/": "A"}))
+    try:
+        with pytest.raises(EnvFault, match="the browser /bin/true does not start"):
+            page.run(page.start(f"{HOST}/"))
+    finally:
+        Chromium.shared().close()

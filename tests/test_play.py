@@ -158,6 +158,22 @@ def test_an_inadmissible_action_is_told_and_sent(
     assert [(turn.action, turn.valid) for turn in game.turns] == [("go rigth", False), ("quit", False)]
 
 
+def test_an_action_that_is_admissible_and_not_listed_is_not_called_otherwise(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every search is admissible in the shop, and one is listed."""
+    played(
+        "search[red]\nlook\n/quit\n",
+        "--task",
+        "webshop-tiny-train-1",
+        env="agentrl/WebShop-v0",
+        monkeypatch=monkeypatch,
+    )
+    out = shown(capsys)
+    assert "Total results" in out and "'search[red]' is not admissible" not in out
+    assert "'look' is not admissible here" in out
+
+
 def test_an_undone_turn_leaves_no_trace(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

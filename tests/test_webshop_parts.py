@@ -18,7 +18,7 @@ from agentrl.envs.webshop import generate, goals
 from agentrl.envs.webshop.catalogue import Product, catalogue_of, rows
 from agentrl.envs.webshop.categories import KINDS
 from agentrl.envs.webshop.index import index_of, kept_length, terms_of
-from agentrl.envs.webshop.reward import Goal, n_options, nouns_of, rule_nouns, score, token_set_ratio
+from agentrl.envs.webshop.reward import Goal, n_options, nouns_of, rule_nouns, score, token_set_ratio, type_score
 from agentrl.envs.webshop.stem import stem
 from agentrl.errors import ConfigError, GameError
 
@@ -166,6 +166,35 @@ def test_nouns_are_found_by_the_rule_or_by_a_model_that_is_there() -> None:
         nouns_of("rul")
     with pytest.raises(ConfigError, match=r"spacy"):
         nouns_of("spacy:no_such_model")
+
+
+@pytest.mark.slow
+def test_spacys_parts_of_speech_count_where_a_model_gives_them(tmp_path: Path) -> None:
+    """A pipeline of spaCy's own, whose tags a rule gives; the trained ones are no packages of the index."""
+    spacy = pytest.importorskip("spacy")
+    blank = spacy.blank("en")
+    blank.to_disk(tmp_path / "blank")
+    with pytest.raises(ConfigError, match="gives no parts of speech"):
+        nouns_of(f"spacy:{tmp_path / 'blank'}")
+    ruler = blank.add_pipe("attribute_ruler")
+    ruler.add([[{"LOWER": {"IN": ["red", "soft"]}}]], {"POS": "ADJ"})
+    ruler.add([[{"LOWER": {"IN": ["shoes", "rug"]}}]], {"POS": "NOUN"})
+    ruler.add([[{"LOWER": "acme"}]], {"POS": "PROPN"})
+    blank.to_disk(tmp_path / "ruled")
+    nouns = nouns_of(f"spacy:{tmp_path / 'ruled'}")
+    assert set(nouns("ACME Soft red Shoes")) == {"acme", "shoes"}
+    wanted, other = (
+        Product(asin=f"B{n}", title=title, category="c", query=f"q{n}", category_path="a › b")
+        for n, title in enumerate(["Acme red shoes", "Soft rug"])
+    )
+    goal = goals.goal_of(wanted, "x", (), {}, 10.0)
+    assert [type_score(product, goal, nouns)[1] for product in (wanted, other)] == [1.0, 0.0]
+    (tmp_path / "ruled" / "config.cfg").write_text("[nlp]", encoding="utf-8")
+    from agentrl.envs.webshop.reward import _spacy_nouns
+
+    _spacy_nouns.cache_clear()
+    with pytest.raises(ConfigError, match="cannot load the model"):
+        nouns_of(f"spacy:{tmp_path / 'ruled'}")
 
 
 # ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -96,7 +96,8 @@ class _PersonSession:
         if line.startswith("/") and not line.startswith("//"):
             return await self._word(line, view)
         action = line[1:] if line.startswith("//") else line
-        if action and actions and action not in actions:
+        listed = view.info.get("admissible_actions")  # its own ``in`` may know more than is listed
+        if action and actions and action not in listed:
             word = f"/{action}"
             near = [word] if word in self.words else difflib.get_close_matches(action, actions, n=1)
             remedy = f"did you mean '{near[0]}'?" if near else "/actions lists those that are."

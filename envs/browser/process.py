@@ -106,9 +106,14 @@ class Chromium:
         if self._driver is not None:
             await self._stop()  # a driver whose browser went may have gone with it
         self._driver = await self._playwright_starts().start()
-        self._browser = await self._driver.chromium.launch(
-            executable_path=str(self.program), headless=True, args=list(FLAGS)
-        )
+        try:
+            self._browser = await self._driver.chromium.launch(
+                executable_path=str(self.program), headless=True, args=list(FLAGS)
+            )
+        except Exception as error:
+            if not from_playwright(error):
+                raise
+            raise PageLost(f"the browser {self.program} does not start: {first_line(error)}") from error
 
     async def _stop(self) -> None:
         driver, self._driver, self._browser = self._driver, None, None

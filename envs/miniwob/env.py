@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 
 from agentrl.env import SPLITS, AwaitedEnv, TextEnv
 from agentrl.envs.browser.actions import ACTIONS, Action, BadAction, chosen, described, parse, to_text
-from agentrl.envs.browser.chromium import MAX_WAIT_MS, Events, Page, Seen, folder
+from agentrl.envs.browser.chromium import MAX_WAIT_MS, Chromium, Events, Page, Seen, folder
 from agentrl.envs.browser.tree import error_line, escaped, walk
 from agentrl.envs.miniwob.oracles import SOLVERS, Look, Puzzled
 from agentrl.envs.miniwob.tasks import LEVELS, names_of, task_by_id, tasks_of
@@ -171,6 +171,7 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
         """Starts ``options["task"]`` (a Task or its id), or a task drawn from the split. Raises GameError for what is no task."""
+        Chromium.shared()  # without a browser nothing is begun
         return self._page.run(self._reset(seed, options))
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -181,6 +182,7 @@ class MiniWoBEnv(TextEnv, AwaitedEnv):
         """What the method gives; other episodes go on while the browser is at work."""
         works: Mapping[str, Any] = {"reset": self._reset_asked, "step": self._step, "oracle": self._plan}
         if name in works:
+            Chromium.shared()  # without a browser nothing is begun
             return await asyncio.wrap_future(self._page.submit(works[name](*args, **kwargs)))
         return getattr(self, name)(*args, **kwargs)
 

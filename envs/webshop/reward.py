@@ -218,6 +218,12 @@ def _spacy_nouns(model: str) -> Nouns:
         parse = spacy.load(model)
     except OSError as error:
         raise ConfigError(f"spaCy has no model '{model}': python -m spacy download {model}") from error
+    except (ImportError, ValueError) as error:
+        raise ConfigError(f"spaCy cannot load the model '{model}': {str(error).strip().splitlines()[0]}") from error
+    if not parse("red shoes").has_annotation("POS"):
+        raise ConfigError(
+            f"the spaCy model '{model}' gives no parts of speech; name one with a tagger, as en_core_web_sm"
+        )
 
     @lru_cache(maxsize=8192)
     def nouns(title: str) -> frozenset[str]:
