@@ -131,9 +131,10 @@ def _cluster(config: RunConfig) -> list[str]:
     table = config.resources
     if table.backend == "local":
         return []
-    from agentrl.cluster.placement import Wanted, check_installed
+    from agentrl.cluster.placement import Wanted, check_installed, check_runtime_env
 
     check_installed()
+    check_runtime_env(table)
     where = "a Ray of its own on this machine" if table.address is None else f"the cluster at {table.address}"
     gpus = table.device == "cuda"
     unknown = table.device == "auto" and None in (table.worker_gpus, table.learner_gpus)

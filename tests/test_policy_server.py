@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -33,10 +33,10 @@ from toys import Corridor, tiny_model, tokenizer
 import agentrl
 from agentrl.agents import MessageAgent
 from agentrl.chat import Renderer
-from agentrl.errors import ConfigError, PolicyFault
+from agentrl.errors import AgentRLError, ConfigError, EngineLost, PolicyFault
 from agentrl.learning.checkpoint import write_model
 from agentrl.policies.openai import OpenAIChat, parse_endpoint
-from agentrl.policies.server import Answers, Batching, PolicyServer, Refused, _message, _read
+from agentrl.policies.server import Answers, Batching, PolicyServer, Refused, _message, _read, serve
 from agentrl.policies.transformers import TransformersPolicy
 from agentrl.rollouts import EnvPool, Limits, Rollouts, play
 from agentrl.types import Completion, Sampling
@@ -285,6 +285,22 @@ def test_an_engine_that_fails_is_503_and_a_fault_for_the_client() -> None:
         model = OpenAIChat(parse_endpoint(f"{url}#small,retries=1,backoff_s=0.001"))
         with pytest.raises(PolicyFault, match="out of memory"):
             asyncio.run(model.generate(HELLO))  # type: ignore[arg-type]
+
+
+class Lost:
+    def submit(self, prompt_ids: Any, sampling: Sampling, request_id: str) -> Future[Completion]:
+        found: Future[Completion] = Future()
+        found.set_exception(EngineLost("the engine has failed 4 times"))
+        return found
+
+
+def test_a_server_whose_engine_is_not_started_again_answers_and_ends() -> None:
+    server = PolicyServer(Answers(Lost(), Renderer(tokenizer()), "small", None), port=0)
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(post, server.url)
+        with pytest.raises(AgentRLError, match="the server has ended: the engine has failed 4 times"):
+            serve(server, lambda text: None)
+        assert asked.result().status_code == 503
 
 
 def test_calls_of_tools_are_read() -> None:

@@ -167,6 +167,19 @@ def test_a_checkpoint_comes_back(checkpoint: Any, parts: Any, tmp_path: Path) ->
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_model_whose_file_was_changed_is_not_loaded(checkpoint: Any, parts: Any, tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 1, **parts)
+    (path / "training.pt").write_bytes(b"of no use to who wants the model alone")
+    assert checkpoint.load_model(str(path)) is not None
+    weights = bytearray((path / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(CheckpointError, match=r"model.safetensors is damaged \(SHA256SUMS .* or remove SHA256SUMS if"):
+        checkpoint.load_model(str(path))
+    (path / "SHA256SUMS").write_text("0" * 64 + " *model.safetensors\n")
+    assert checkpoint.load_model(str(path)) is not None, "a list of another program's"
+
+
 @pytest.mark.parametrize("limit", [2_000, 1_000_000])
 def test_a_disk_that_fills_up_costs_one_checkpoint_and_no_room(
     limit: int, checkpoint: Any, parts: Any, tmp_path: Path

@@ -22,7 +22,7 @@ from toys import PROMPT, Corridor, tiny_model, tokenizer
 
 from agentrl.agents import Append, ChatAgent
 from agentrl.chat import Renderer
-from agentrl.errors import ConfigError, PolicyFault
+from agentrl.errors import ConfigError, EngineLost, PolicyFault
 from agentrl.learning import lora
 from agentrl.learning.checkpoint import build_model
 from agentrl.policies import Policy
@@ -317,7 +317,7 @@ def test_a_hanging_engine_is_a_fault_and_is_ended(policy: VllmPolicy, monkeypatc
     with pytest.raises(PolicyFault, match="did not answer e=0 in 1 s"):
         ask(policy, [[11]])
     wait_for(lambda: not engines())  # it is killed without waiting for it
-    with pytest.raises(PolicyFault, match="not started again"):
+    with pytest.raises(EngineLost, match="not started again"):
         ask(policy, [[11]])
     monkeypatch.setattr("agentrl.policies.vllm.HEALTHY_S", 0.0)
     monkeypatch.setattr(policy, "restarts", 1)

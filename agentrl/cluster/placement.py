@@ -87,6 +87,7 @@ class Cluster:
                 'resources.backend = "ray" starts or joins Ray by itself, and this process is connected to one already; call '
                 "ray.shutdown() first, and give its address as resources.address"
             )
+        check_runtime_env(table)
         try:
             self._connect(ray)
             self.wanted = Wanted.of(table, gpus=ray.cluster_resources().get("GPU", 0) > 0)
@@ -206,6 +207,16 @@ def check_installed() -> None:
     """Raises MissingExtra where Ray is not installed."""
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("ray", 'resources.backend = "ray"')
+
+
+def check_runtime_env(table: ResourcesTable) -> None:
+    """Raises ConfigError where Ray does not take ``resources.runtime_env``: a folder that is not there, pip beside conda."""
+    from ray.runtime_env import RuntimeEnv
+
+    try:
+        RuntimeEnv(**table.runtime_env)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"resources.runtime_env: {str(error).strip().splitlines()[0]}") from error
 
 
 def runtime_env(table: ResourcesTable) -> dict[str, Any]:

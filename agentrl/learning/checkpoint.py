@@ -10,7 +10,8 @@ With LoRA a checkpoint holds the adapter in peft's layout (adapter_config.json, 
 adapter_model.safetensors) in place of the first two; ``export`` writes whole weights.
 
 A checkpoint is written to a temporary folder, flushed and renamed; then ``latest`` is replaced in one operation. A process
-that is killed at any moment leaves the previous checkpoint in place. A resume looks at every file before it believes one.
+that is killed at any moment leaves the previous checkpoint in place. A resume looks at every file before it believes one,
+and whoever loads the model alone at the model's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import os
 import pickle
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ __all__ = [
 ]
 
 SUMS = "SHA256SUMS"
+OF_RESUME = ("training.pt", "state.json")  # what is no part of the model
 
 disable_progress_bar()  # its bars would break the live view
 
@@ -194,8 +196,22 @@ def check_whole(path: Path) -> None:
         raise CheckpointError(f"{path} cannot be resumed from: {problem}; {remedy(path)}")
 
 
-def _damage(path: Path) -> str:
-    """What is wrong with a checkpoint's files; "" where nothing is."""
+def _check_model(path: Path) -> None:
+    """Raises CheckpointError where a model's files are not those that were written. Only agentrl's own list is believed: another
+    program may have written one of that name in another form."""
+    try:
+        own = (path / SUMS).read_bytes().startswith(b"# of ")
+    except OSError:  # there is none
+        return
+    if own and (problem := _damage(path, skip=OF_RESUME)):
+        raise CheckpointError(
+            f"the model at {path} cannot be read: {problem}; take another checkpoint, or remove {SUMS} if the file was changed on "
+            "purpose"
+        )
+
+
+def _damage(path: Path, skip: Sequence[str] = ()) -> str:
+    """What is wrong with a checkpoint's files, but those of ``skip``; "" where nothing is."""
     try:
         lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
@@ -206,6 +222,8 @@ def _damage(path: Path) -> str:
         return f"{SUMS} is damaged"
     for line in lines[1:]:
         digest, _, name = line.partition("  ")
+        if name in skip:
+            continue
         try:
             if _sum(path / name) != digest:
                 return f"{name} is damaged ({SUMS} does not agree)"
@@ -239,7 +257,12 @@ def recover(checkpoints: Path) -> None:
 
 def load_model(path: str, dtype: str = "float32") -> Any:
     """A causal language model from a folder, or a name that Hugging Face's cache holds; for an adapter's folder the model below it
-    with the adapter on, trainable. Raises CheckpointError."""
+    with the adapter on, trainable. Raises CheckpointError, also where a file is not the one that ``save`` wrote."""
+    _check_model(Path(path))
+    return _read_model(path, dtype)
+
+
+def _read_model(path: str, dtype: str) -> Any:
     if (Path(path) / "adapter_config.json").is_file():
         return lora.read_adapter(load_model(lora.base_of(path), dtype), path)
     check_exists(path, "config.json")
@@ -251,12 +274,12 @@ def load_model(path: str, dtype: str = "float32") -> Any:
 
 
 def load_weights(model: Any, checkpoint: Path) -> None:
-    """Puts the weights of a checkpoint into ``model``, an adapter's into its adapter. Raises CheckpointError where they do not
-    fit."""
+    """Puts the weights of a checkpoint, whose files ``load_state`` has looked at, into ``model``, an adapter's into its adapter.
+    Raises CheckpointError where they do not fit."""
     if lora.has_adapter(model):
         lora.load_adapter_weights(model, checkpoint)
         return
-    weights = load_model(str(checkpoint), str(model.dtype).removeprefix("torch.")).state_dict()
+    weights = _read_model(str(checkpoint), str(model.dtype).removeprefix("torch.")).state_dict()
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

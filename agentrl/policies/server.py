@@ -5,8 +5,8 @@
 
 Messages are rendered by the model's own chat template, as in training: what stands in them cannot act as a special token. Calls of
 tools are read in Hermes' form. What cannot be answered is status 400 or 404 with an ``error`` in OpenAI's form, also a field that
-would change the answer and is not known here; an engine that fails is 503, so that clients try again. What a client has asked for
-that is gone before the answer is cancelled.
+would change the answer and is not known here; an engine that fails is 503, so that clients try again, and one that is not started
+again ends the server. What a client has asked for that is gone before the answer is cancelled.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from agentrl.chat.renderer import Renderer
 from agentrl.chat.tool_calls import Calls, Hermes
-from agentrl.errors import ConfigError, PolicyFault
+from agentrl.errors import AgentRLError, ConfigError, EngineLost, PolicyFault
 from agentrl.policies.base import BatchPolicy, Request
 from agentrl.types import Completion, Message, Sampling, ToolCall
 
@@ -308,6 +308,7 @@ class PolicyServer(ThreadingHTTPServer):
 
     def __init__(self, answers: Answers, host: str = "127.0.0.1", port: int = 8000) -> None:
         self.answers = answers
+        self.lost: EngineLost | None = None  # why there will be no further answer
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -317,6 +318,12 @@ class PolicyServer(ThreadingHTTPServer):
         """Tells of what went wrong with a request, unless it is that who asked has gone."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError | Gone):
             super().handle_error(request, client_address)
+
+    def give_up(self, error: EngineLost) -> None:
+        """Ends ``serve_forever``: there is nobody to answer for it."""
+        if self.lost is None:
+            self.lost = error
+            threading.Thread(target=self.shutdown, name="shutdown", daemon=True).start()  # which waits for the loop
 
     @property
     def url(self) -> str:
@@ -333,14 +340,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         if self._place() != "/v1/chat/completions":
             return self._fail(404, f"nothing is at {self.path}; POST to /v1/chat/completions", "not_found")
+        assert isinstance(self.server, PolicyServer)
+        answers = self.server.answers
         try:
-            assert isinstance(self.server, PolicyServer)
-            answers = self.server.answers
             reply = answers.answer(self._body(answers.max_body), self.connection)
         except Refused as error:
             return self._fail(error.status, str(error), error.code)
         except PolicyFault as error:
-            return self._fail(503, str(error), "engine_failed")
+            self._fail(503, str(error), "engine_failed")
+            if isinstance(error, EngineLost):
+                self.server.give_up(error)
+            return None
         except (Gone, ConnectionError, TimeoutError):
             raise
         except Exception as error:  # a mistake of ours: who asked shall not wait, and it is told of here
@@ -388,7 +398,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def serve(server: PolicyServer, say: Callable[[str], None]) -> None:
-    """Answers until it is interrupted; ``say`` is told once that it does."""
+    """Answers until it is interrupted; ``say`` is told once that it does. Raises AgentRLError where its engine is lost."""
     say(f"answering at {server.url} as {server.answers.name}: openai:{server.url}#{server.answers.name}")
     with server:
         server.serve_forever()
+    if server.lost is not None:
+        raise AgentRLError(f"the server has ended: {server.lost}")

@@ -38,7 +38,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from agentrl import seeding
-from agentrl.errors import AgentRLError, ConfigError, PolicyFault
+from agentrl.errors import AgentRLError, ConfigError, EngineLost, PolicyFault
 from agentrl.policies.loop_thread import LoopThread
 from agentrl.policies.vllm_engine import RANKS, STEP_TOKENS, EngineSettings, start
 from agentrl.policies.vllm_weights import WeightsFolder, has_adapter, head_size
@@ -319,7 +319,8 @@ class VllmPolicy:
             await llm.update_weight_version(str(self.version))
 
     async def _living(self) -> AsyncLLM:
-        """The engine, started again where it has died. Raises PolicyFault where that is hopeless."""
+        """The engine, started again where it has died. Raises PolicyFault where that fails, and EngineLost where it is not tried
+        any more."""
         async with self._starting:
             if self._llm is not None and self._llm.errored:
                 self._bury(self._llm)
@@ -327,7 +328,10 @@ class VllmPolicy:
                 if time.monotonic() - self._started > HEALTHY_S:
                     self._failures = 0
                 if self._failures >= self.restarts:
-                    raise PolicyFault(f"vLLM's engine has failed {self._failures + 1} times; it is not started again")
+                    raise EngineLost(
+                        f"vLLM's engine has failed {self._failures + 1} times; it is not started again; VLLM_LOGGING_LEVEL=INFO "
+                        "shows what it does"
+                    )
                 self._failures += 1
                 self.n_restarts += 1
                 try:
