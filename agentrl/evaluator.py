@@ -82,10 +82,13 @@ def seated(
 ) -> Iterator[Players]:
     """The agent that ``policy`` names (or is), ready to play in ``env`` (an id, or a callable that makes one).
 
-    ``config`` is a run file (or the name of a shipped one) whose table [agent] says how a model behind an API is prompted
-    (absent: the default prompt, of what the environment shows). A checkpoint that plays its own environment without
-    ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is the task's own otherwise, else 50. ``isolation``
-    and the timeouts are those of ``[env]``, with the same defaults. Raises ConfigError or CheckpointError for what it cannot play.
+    ``config`` is a run file (or a run folder, or the name of a shipped file) whose table [agent] says how a model behind an API
+    is prompted (absent: the default prompt, of what the environment shows), and its rollout.max_tokens how long an answer may
+    be (absent: ``policies.openai.MAX_TOKENS``; max_tokens of the policy comes before both). A checkpoint that plays its own
+    environment without ``options`` takes them, and ``max_turns``, from its run file; ``max_turns`` is the task's
+    own otherwise, else 50. ``isolation`` and the timeouts are those of ``[env]``, with the same defaults.
+
+    Raises ConfigError or CheckpointError for what cannot be played.
     """
     if (max_turns is not None and max_turns < 1) or temperature < 0:
         raise ConfigError(
@@ -179,16 +182,19 @@ def _endpoint(spec: str, seed: int) -> ChatModel:
     return OpenAIChat(parse_endpoint(spec), root_seed=seed)
 
 
-def _prompting(file: str | Path, env_id: str) -> AgentTable:
-    """How a run file, which needs to hold nothing else, prompts in an environment."""
-    settings = configs.parse({"env": {"id": env_id}, **configs.read(configs.find(str(file)))})
+def _prompting(file: str | Path, env_id: str) -> tuple[AgentTable, int | None]:
+    """How a run file, which needs to hold nothing else, or that of a run folder, prompts in an environment, and the most tokens of
+    a completion, where it says so."""
+    own_file = Path(file) / "config.toml"
+    tables = configs.read(own_file if own_file.is_file() else configs.find(str(file)))
+    settings = configs.parse({"env": {"id": env_id}, **tables})
     own = next((table for table in settings.env if table.id == env_id), None)
     found = settings.agent if own is None else settings.agent_of(own)
     if found.context is not None:
         print(
             "note: agent.context is not used: the endpoint itself says when a conversation is too long", file=sys.stderr
         )
-    return found
+    return found, settings.rollout.max_tokens if "max_tokens" in tables.get("rollout", {}) else None
 
 
 def evaluate(
@@ -336,12 +342,14 @@ def _from_chat_model(
     temperature: float,
 ) -> tuple[RunConfig, Rollouts]:
     """The settings and rollouts of a model behind an API. No more episodes are live than it answers at a time."""
-    prompting = AgentTable() if config is None else _prompting(config, table.id)
+    from agentrl.policies.openai import MAX_TOKENS
+
+    prompting, most = (AgentTable(), None) if config is None else _prompting(config, table.id)
     settings = _seeded(RunConfig(env=(table,), agent=prompting), seed, temperature)
     endpoint = getattr(model, "endpoint", None)
     changes: dict[str, Any] = {"policy": name}
     if endpoint is not None:
-        changes |= {"max_tokens": endpoint.max_tokens, "max_live": endpoint.concurrency}
+        changes |= {"max_tokens": endpoint.max_tokens or most or MAX_TOKENS, "max_live": endpoint.concurrency}
     settings = settings.model_copy(update={"rollout": settings.rollout.model_copy(update=changes)})
     view, _ = build.first_view(pool, build.tasks_of(pool, table.split)[0])
     made = (

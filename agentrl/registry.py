@@ -43,6 +43,7 @@ KINDS = (
     "tool",
 )
 OWN_PLUGINS = ("agentrl.algorithms", "agentrl.agents", "agentrl.policies", "agentrl.envs", "agentrl.tools")
+ENGINES = ("transformers", "vllm")  # policies whose files are imported when they are asked for
 T = TypeVar("T")
 _table: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 
@@ -121,7 +122,8 @@ def get(kind: str, name: str) -> Any:
         if getattr(found, "stage", kind) != kind:
             raise RegistryError(f"'{name}' is a {found.stage}, and a {kind} is wanted here")
         return found
-    raise RegistryError(f"no {kind} is called '{name}'.{did_you_mean(name, _table[kind])}")
+    known = {*_table[kind], *(ENGINES if kind == "policy" else ())}
+    raise RegistryError(f"no {kind} is called '{name}'.{did_you_mean(name, sorted(known))}")
 
 
 def _load_engine(name: str) -> None:

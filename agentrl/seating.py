@@ -96,13 +96,13 @@ def _speaker(config: RunConfig, where: str, role: Role, trained: TokenSpeaker) -
 
 
 def _endpoint(config: RunConfig, role: Role) -> ChatSpeaker:
-    from agentrl.policies.openai import OpenAIChat, parse_endpoint
+    from agentrl.policies.openai import MAX_TOKENS, OpenAIChat, parse_endpoint
 
     endpoint = parse_endpoint(role.rest)
-    endpoint = replace(endpoint, max_tokens=role.max_tokens or endpoint.max_tokens)
+    endpoint = replace(endpoint, max_tokens=role.max_tokens or endpoint.max_tokens or MAX_TOKENS)
     sampling = None  # the endpoint's own temperature
     if role.temperature is not None:
-        sampling = Sampling(temperature=role.temperature, max_tokens=endpoint.max_tokens)
+        sampling = Sampling(temperature=role.temperature, max_tokens=endpoint.max_tokens or MAX_TOKENS)
     return ChatSpeaker(OpenAIChat(endpoint, root_seed=config.run.seed), sampling)
 
 

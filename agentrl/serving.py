@@ -31,7 +31,10 @@ def serve_policy(
     """Serves a run folder's last checkpoint, one of its checkpoints, or any model in Hugging Face's layout, until it is
     interrupted. Raises CheckpointError and ConfigError for what cannot be served."""
     with answering(path, engine=engine, name=name, seed=seed, device=device) as answers:
-        serve(PolicyServer(answers, host, port), say)
+        server = PolicyServer(answers, host, port)
+        file = _run_file(Path(path))
+        usage = f"agentrl eval ENV --policy openai:{server.url}#{answers.name} --config {file}"
+        serve(server, say, "" if file is None else f"prompted as in its run: {usage}")
 
 
 @contextmanager
@@ -80,6 +83,11 @@ def _dtype(path: str) -> str:
 
 def _template_options(folder: Path) -> dict[str, Any]:
     """Variables of the chat template that the model was trained with, where a run file beside it says so."""
-    places = (folder, *folder.resolve().parents[:2])
-    file = next((place / "config.toml" for place in places if (place / "config.toml").is_file()), None)
+    file = _run_file(folder)
     return {} if file is None else dict(config.load(file).agent.template_options)
+
+
+def _run_file(folder: Path) -> Path | None:
+    """The run file in a run folder, or beside one of its checkpoints."""
+    places = (folder, *folder.resolve().parents[:2])
+    return next((place / "config.toml" for place in places if (place / "config.toml").is_file()), None)

@@ -26,7 +26,7 @@ from agentrl import registry
 from agentrl.cli import main
 from agentrl.doctor import examine, examine_machine, extras, failed, machine, render, report
 from agentrl.doctor.checks import Check, Finding, Line, collector, run
-from agentrl.errors import CheckpointError, ConfigError
+from agentrl.errors import CheckpointError, ConfigError, MissingExtra
 from agentrl.policies.transformers import TransformersPolicy
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -572,8 +572,12 @@ def test_extras_are_those_of_the_project() -> None:
         for name, lines in project["optional-dependencies"].items()
         if name != "dev"
     }
-    known = {name: dict(extra.packages) for name, extra in extras.EXTRAS.items() if not extra.install}
-    assert known == declared
+    known = {name: dict(extra.packages) for name, extra in extras.EXTRAS.items() if name in declared}
+    assert known == declared and set(extras.EXTRAS) - set(declared) == {"bfcl"}  # which no extra can install
+    for name, extra in extras.EXTRAS.items():
+        assert name not in declared or f"agentrl-toolkit[{name}]" in extra.command(name)
+    assert extras.EXTRAS["vllm"].command("vllm") in str(MissingExtra("vllm", "the policy 'vllm'"))
+    assert "make vllm-cpu" in str(MissingExtra("vllm", "the policy 'vllm'"))
 
 
 def test_extras_that_are_old_or_half_there(monkeypatch: pytest.MonkeyPatch) -> None:

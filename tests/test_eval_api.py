@@ -204,3 +204,18 @@ def test_a_run_file_with_several_environments_prompts_as_in_the_one_that_is_play
         evaluated(capsys, "--policy", server.spec(), "--config", "run.toml", "--episodes", 1, "--max-turns", 1)
     system, user = (message["content"] for message in server.asked[0].body["messages"])
     assert system == "All." and user.startswith("House: ")
+
+
+@pytest.mark.parametrize(
+    ("table", "given", "most"),
+    [("", {}, 1024), ("[rollout]\nmax_tokens = 16\n", {}, 16), ("[rollout]\nmax_tokens = 16\n", {"max_tokens": 9}, 9)],
+)
+def test_answers_are_as_long_as_the_run_file_or_the_policy_says(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, table: str, given: dict[str, Any], most: int
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text(CONVERSATION + table)
+    for config in ("run", "run/config.toml"):
+        with ChatServer(says("<action>look</action>")) as server:
+            evaluated(capsys, "--policy", server.spec(**given), "--config", config, "--episodes", 1, "--max-turns", 1)
+        assert {asked.body["max_tokens"] for asked in server.asked} == {most}

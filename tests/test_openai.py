@@ -284,7 +284,7 @@ def test_a_retry_after_beyond_the_bound_ends_the_tries() -> None:
         (Answer("moved", 301, {"Location": "http://127.0.0.1:1/"}), "HTTP 301: moved"),
         (fails(501), "HTTP 501"),
         (fails(429, "you have no credit left", "insufficient_quota"), "you have no credit left"),
-        (fails(400, "maximum context length is 16", "context_length_exceeded"), "make max_tokens smaller"),
+        (fails(400, "maximum context length is 16", "context_length_exceeded"), "#toy,max_tokens=64, or by a run file"),
         (Answer({"error": {"message": "bad key", "code": 401}}), "HTTP 401: bad key"),
     ],
 )

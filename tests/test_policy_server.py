@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.client import HTTPResponse
 from pathlib import Path
 from queue import SimpleQueue
@@ -31,6 +31,7 @@ pytest.importorskip("accelerate")
 from toys import Corridor, tiny_model, tokenizer
 
 import agentrl
+from agentrl import serving as serving_policies
 from agentrl.agents import MessageAgent
 from agentrl.chat import Renderer
 from agentrl.errors import AgentRLError, ConfigError, EngineLost, PolicyFault
@@ -344,6 +345,21 @@ def test_episodes_are_played_against_it(url: str) -> None:
 def test_an_address_that_is_taken_is_one_clear_error(answers: Answers) -> None:
     with PolicyServer(answers, port=0) as server, pytest.raises(ConfigError, match="cannot listen"):
         PolicyServer(answers, port=server.server_address[1])
+
+
+def test_who_serves_a_run_is_told_how_to_ask_it_as_it_was_trained(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_policies, "answering", lambda *_, **__: nullcontext(answers))
+    monkeypatch.setattr(PolicyServer, "serve_forever", lambda self: None)
+    run = tmp_path / "run"
+    (run / "checkpoints" / "step_3").mkdir(parents=True)
+    (run / "config.toml").write_text("")
+    for folder, told in ((run, True), (run / "checkpoints" / "step_3", True), (tmp_path, False)):
+        said: list[str] = []
+        serving_policies.serve_policy(str(folder), port=0, say=said.append)
+        assert len(said) == 1 + told and re.search(r"openai:http://127.0.0.1:\d+/v1#small$", said[0])
+        assert not told or said[1].endswith(f"{said[0].split()[-1]} --config {run / 'config.toml'}")
 
 
 # ── as a process ─────────────────────────────────────────────────────────────────────────────────────────────────────

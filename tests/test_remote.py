@@ -233,6 +233,18 @@ class Old:
 '''
 
 
+def test_what_a_reset_cannot_bring_over_the_wire_is_refused() -> None:
+    with serving(house) as server:
+        env = RemoteEnv(server.url)
+        task = env.tasks("train")[3]
+        assert env.reset(options={"task": task.id})[0] == env.reset(options={"task": task})[0]
+        with pytest.raises(GameError, match="'task': …} alone; got 'game'"):
+            env.reset(options={"task": task, "game": "house.json"})
+        with pytest.raises(GameError, match="nowhere"):
+            env.reset(options={"task": "nowhere"})
+        env.close()
+
+
 def test_the_server_is_python_3_8_and_needs_only_its_library() -> None:
     tree = ast.parse(SERVER.read_text(), feature_version=(3, 8))
     imported = [a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names]
@@ -260,7 +272,7 @@ def test_a_copied_server_serves_an_environment_that_knows_nothing_of_agentrl(tmp
         env = make("agentrl/Remote-v0", url=url)
         tasks = env.get_wrapper_attr("tasks")("train")
         assert [task.id for task in tasks] == ["train-0", "train-1", "train-2"]
-        assert env.reset(options={"task": tasks[1]})[0] == "go"
+        assert env.reset(options={"task": tasks[1].id})[0] == "go"  # an id comes to it as the task's fields
         assert [env.step("go")[2] for _ in range(3)] == [False, False, True]
         env.close()
 

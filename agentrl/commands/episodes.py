@@ -51,8 +51,8 @@ def eval_(
             openai:URL#MODEL,KEY=VALUE... (a model behind an API), as in
             openai:http://localhost:8000/v1#my-model,concurrency=8,timeout_s=60. Further keys: max_tokens, retries, key (the
             environment variable of the API key), price_in and price_out (for a million tokens); a wrong one lists them all.
-        config: A run file whose table [agent] says how a model behind an API is prompted (default: a prompt of the
-            environment's own fields).
+        config: A run file, or a run folder, whose table [agent] says how a model behind an API is prompted, and its
+            rollout.max_tokens how long an answer may be (default: a prompt of the environment's own fields, 1024).
         episodes: How many tasks, the first of the split; 0 for all.
         samples: Episodes on each task; of more than one pass@k and pass^k are told, and intervals are clustered by task.
         split: Which tasks: train, valid_seen or valid_unseen.

@@ -9,6 +9,7 @@ from importlib import metadata
 
 from agentrl.doctor.checks import Check, Finding, ok
 from agentrl.doctor.machine import Machine
+from agentrl.errors import INSTALL
 
 PROJECT = "agentrl-toolkit"
 
@@ -38,7 +39,7 @@ EXTRAS: Mapping[str, Extra] = {
             "jaxtyping": "0.3",
         },
     ),
-    "vllm": Extra("sampling with the engine vLLM", {"vllm": "0.32"}),
+    "vllm": Extra("sampling with the engine vLLM", {"vllm": "0.32"}, INSTALL["vllm"]),
     "ray": Extra("training on several machines", {"ray": "2.50"}),
     "browser": Extra("environments and tools with a browser", {"playwright": "1.50"}),
     "search": Extra("BM25 retrieval for agentrl/SearchQA-v0 and the search tool", {"bm25s": "0.2.13"}),

@@ -39,6 +39,7 @@ from agentrl.types import Message, Reply, Sampling
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Wait = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+MAX_TOKENS = 1024  # of a completion, where nobody says
 OPENAI_HOST, OPENAI_KEY = "api.openai.com", "OPENAI_API_KEY"
 OWN_FIELDS = ("messages", "model", "n", "stream", "tools")
 SECRET = (
@@ -50,7 +51,8 @@ SECRET = (
 class Endpoint:
     """Where a model is asked, and how.
 
-    ``max_tokens`` bounds a completion, thoughts included; ``concurrency`` the requests in flight. ``timeout_s`` bounds one try as a
+    ``max_tokens`` bounds a completion, thoughts included (absent: that of the run file that says how it is prompted, else
+    ``MAX_TOKENS``); ``concurrency`` the requests in flight. ``timeout_s`` bounds one try as a
     whole, ``connect_timeout_s`` the making of a connection, ``read_timeout_s`` the silence between two pieces of an answer
     (absent: ``timeout_s``). ``retries`` counts the tries after the first; the k-th waits a uniform time in
     [0, min(``max_wait_s``, ``backoff_s`` · 2^(k-1))]; a Retry-After above ``max_wait_s`` ends the tries. ``price_in``,
@@ -62,7 +64,7 @@ class Endpoint:
     url: str
     model: str
     key: str = ""  # the environment variable's name
-    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
     concurrency: Annotated[int, Field(ge=1)] = 8
     timeout_s: Seconds = 120.0
     connect_timeout_s: Seconds = 10.0
@@ -239,7 +241,8 @@ class OpenAIChat:
         key: tuple[int | str, ...],
     ) -> bytes:
         body: dict[str, Any] = {"model": self.endpoint.model, "messages": list(messages)}
-        body[self.endpoint.max_tokens_key] = self.endpoint.max_tokens if sampling is None else sampling.max_tokens
+        most = self.endpoint.max_tokens or MAX_TOKENS
+        body[self.endpoint.max_tokens_key] = most if sampling is None else sampling.max_tokens
         if sampling is not None:
             body["temperature"] = sampling.temperature
             if sampling.top_p < 1:
@@ -302,7 +305,10 @@ class OpenAIChat:
             404: "look at the URL (it mostly ends in /v1) and at the name of the model",
         }.get(error.status, "look at the URL, the model and the options")
         if error.kind == "too_long":
-            remedy = "make max_tokens smaller or the prompt shorter"
+            remedy = (
+                f"bound the answer, as in openai:{self.endpoint.url}#{self.endpoint.model},max_tokens=64, or by a run file "
+                "that says rollout.max_tokens (--config); or make the prompt shorter"
+            )
         raise ConfigError(f"{self._url} refuses the request for '{self.endpoint.model}': {error}; {remedy}") from None
 
     def _fault(self, problem: str) -> PolicyFault:

@@ -397,9 +397,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on standard error: a line a request would be the slowest part."""
 
 
-def serve(server: PolicyServer, say: Callable[[str], None]) -> None:
-    """Answers until it is interrupted; ``say`` is told once that it does. Raises AgentRLError where its engine is lost."""
+def serve(server: PolicyServer, say: Callable[[str], None], usage: str = "") -> None:
+    """Answers until it is interrupted; ``say`` is told once that it does, and then of ``usage``. Raises AgentRLError where its
+    engine is lost."""
     say(f"answering at {server.url} as {server.answers.name}: openai:{server.url}#{server.answers.name}")
+    if usage:
+        say(usage)
     with server:
         server.serve_forever()
     if server.lost is not None:

@@ -167,12 +167,20 @@ class RemoteEnv(TextEnv, AwaitedEnv):
         """Path, body and seconds of a call."""
         path = f"/sessions/{self._session}/"
         if name == "reset":
-            task = (kwargs.get("options") or {}).get("task")
-            fields = dataclasses.asdict(task) if isinstance(task, Task) else task
-            return path + "reset", {"seed": kwargs.get("seed"), "task": fields}, self.reset_timeout_s
+            return path + "reset", {"seed": kwargs.get("seed"), "task": self._wanted(kwargs)}, self.reset_timeout_s
         if name == "step":
             return path + "step", {"action": args[0]}, self.step_timeout_s
         return path + "call", {"name": name, "args": list(args)}, self.step_timeout_s
+
+    def _wanted(self, reset: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The fields of the task that a reset names, by its id too. Raises GameError for an id that no task has, and for options
+        that do not go over the wire."""
+        options = dict(reset.get("options") or {})
+        task = options.pop("task", None)
+        if options:
+            raise GameError(f"a served environment takes options={{'task': …}} alone; got '{next(iter(options))}'")
+        found = self.find_task(task) if isinstance(task, str) else task
+        return dataclasses.asdict(found) if isinstance(found, Task) else found
 
     def close(self) -> None:
         """Leaves the session. A server that is gone has none to leave; one that hangs drops those that nobody uses."""

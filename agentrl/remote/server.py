@@ -4,7 +4,9 @@ environment that needs an old Python:
     python3.8 server.py old_package:make_env --port 9000
 
 ``make_env()`` returns an object with Gymnasium's ``reset(seed=, options={"task": task})`` and ``step(action)``, and with
-``tasks(split)``, a sequence of tasks: objects with the fields of ``agentrl.types.Task``, or dictionaries. Each session is
+``tasks(split)``, a sequence of tasks: objects with the fields of ``agentrl.types.Task``, or dictionaries, of which "id" alone is
+needed. ``reset`` is given the task as a dictionary with all fields; without a task it chooses one itself, by ``seed``. Texts for
+prompts, and "success", stand in the info that ``reset`` and ``step`` return, as JSON. Each session is
 one environment and one thread, which alone calls it. One that hangs keeps its thread and its place among ``max_sessions`` until the
 server ends; a client that has waited long enough leaves the session and opens another. SIGTERM and Ctrl-C end the server, which
 lets each environment close.
