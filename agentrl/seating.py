@@ -99,11 +99,11 @@ def _endpoint(config: RunConfig, role: Role) -> ChatSpeaker:
     from agentrl.policies.openai import MAX_TOKENS, OpenAIChat, parse_endpoint
 
     endpoint = parse_endpoint(role.rest)
-    endpoint = replace(endpoint, max_tokens=role.max_tokens or endpoint.max_tokens or MAX_TOKENS)
+    most = role.max_tokens or endpoint.max_tokens or MAX_TOKENS
     sampling = None  # the endpoint's own temperature
     if role.temperature is not None:
-        sampling = Sampling(temperature=role.temperature, max_tokens=endpoint.max_tokens or MAX_TOKENS)
-    return ChatSpeaker(OpenAIChat(endpoint, root_seed=config.run.seed), sampling)
+        sampling = Sampling(temperature=role.temperature, max_tokens=most)
+    return ChatSpeaker(OpenAIChat(replace(endpoint, max_tokens=most), root_seed=config.run.seed), sampling)
 
 
 # ── checkpoints that stay as they are ────────────────────────────────────────────────────────────────────────────────
