@@ -102,7 +102,7 @@ def answers(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
         ('agent.memory={name="window", item="{nothing}"}', "{nothing}"),
         ("agent.prompt={obervation}", "Did you mean 'observation'"),
         ("rollout.policy=vlm", "no policy is called 'vlm'. Did you mean 'vllm'"),
-        ("rollout.policy=engine", "Known: replay, scripted, transformers, vllm."),
+        ("rollout.policy=engine", "replay, scripted, transformers, vllm."),
         ("agent.prompt={observation", "agent.prompt cannot be read as a template"),
         ("model.path=/no/such/checkpoint", "model.path and model.config"),
         ("model.config.model_type=qwen222", "qwen222"),

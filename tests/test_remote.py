@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -275,6 +276,19 @@ def test_a_copied_server_serves_an_environment_that_knows_nothing_of_agentrl(tmp
         assert env.reset(options={"task": tasks[1].id})[0] == "go"  # an id comes to it as the task's fields
         assert [env.step("go")[2] for _ in range(3)] == [False, False, True]
         env.close()
+
+
+def test_the_environment_of_the_page_is_served_and_keeps_the_contract(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "configs" / "README.md").read_text(encoding="utf-8")
+    start = page.index("    class Doors:")
+    block = page[start : page.index("\n\nThe server is started there", start)]
+    (tmp_path / "server.py").write_text(SERVER.read_text())
+    (tmp_path / "doors.py").write_text(re.sub("^ {4}", "", block, flags=re.MULTILINE))
+    with started(sys.executable, "-I", "server.py", "doors:Doors", "--port", "0", folder=tmp_path) as url:
+        checks = check_env(lambda: make("agentrl/Remote-v0", url=url), seeds=(0,), n_tasks=4, n_walks=2, max_turns=4)
+        found = agentrl.evaluate("agentrl/Remote-v0", "random", 10, options={"url": url})
+    assert not failed(checks), render(checks)
+    assert (found["n"], found["faults"]) == (10, 0) and found["success_rate"] > 0.5
 
 
 @pytest.mark.slow
