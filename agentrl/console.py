@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -181,8 +182,8 @@ class LiveProgress(LineProgress):
     def _lines(self) -> Iterator[Any]:
         elapsed = time.perf_counter() - self.started
         if self.rows:
-            table = Table(box=None, padding=(0, 1))
-            for heading in ("iteration", *(head for _, head, _ in COLUMNS)):
+            table = Table(box=None, collapse_padding=True, pad_edge=False)  # 80 columns wide, also with 1000/1000
+            for heading in ("", *(head for _, head, _ in COLUMNS)):
                 table.add_column(heading, justify="right")
             for row in self.rows[-8:]:
                 cells = [form.format(row[name]) if name in row else "" for name, _, form in COLUMNS]
@@ -272,7 +273,8 @@ def print_summary(console: Console, summary: Mapping[str, Any], folder: Path) ->
     if standing:
         shown = f"alarms that stand at the end: {', '.join(standing)} (alarms.jsonl)"
         console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print(f"everything is in {folder}", highlight=False, markup=False, emoji=False, soft_wrap=True)
+    shown = f"everything is in {folder}: agentrl view {shlex.quote(str(folder))}"
+    console.print(shown, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def print_table(console: Console, table: Table) -> None:

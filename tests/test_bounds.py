@@ -18,7 +18,7 @@ from toys import Answering, Corridor
 
 from agentrl.agents import OracleAgent
 from agentrl.config import parse
-from agentrl.console import LineProgress, LiveProgress
+from agentrl.console import COLUMNS, LineProgress, LiveProgress
 from agentrl.rollouts import EnvPool, Rollouts, episode
 from agentrl.types import RolloutRequest, Task, Trajectory, Turn
 from agentrl.watch import bounds
@@ -290,3 +290,14 @@ def test_a_terminal_shows_what_binds() -> None:
     for line in progress._lines():
         console.print(line)
     assert "what binds: training: 2 s of 3 s" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_table_of_a_run_fits_a_terminal_of_80_columns() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, color_system=None, width=80)
+    progress = LiveProgress(console)
+    progress.total = 1000
+    progress.rows = [{"iteration": 999, **{name: 0.125 for name, _, _ in COLUMNS}, "perf/tokens_per_second": 12345.6}]
+    table = next(progress._lines())
+    console.print(table)
+    heading, row = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert all(word in heading for _, word, _ in COLUMNS) and row.split()[0] == "1000/1000" and "12346" in row

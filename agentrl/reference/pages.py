@@ -169,7 +169,7 @@ def _environment(row: Mapping[str, Any]) -> Iterator[str]:
         cells = ((level, *(f"{found[split]:,}" for split in splits)) for level, found in sizes.items())
         yield from _table((f"`{next(iter(row['levels']))}`", *(f"{split} tasks" for split in splits)), cells)
     else:
-        yield "It has no levels; its tasks are those of the data that it is given."
+        yield "It has no levels of its own; its tasks come from what it is given."
 
 
 def _folder(modules: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 from agentrl.envs.arithmetic import problems
 from agentrl.errors import GameError
@@ -30,6 +30,8 @@ class ArithmeticEnv(ToolEnv):
 
     Tasks of one's own have the problem in ``options["prompt"]`` and {"value"} as reference, and for the oracle "expression".
     """
+
+    levels: ClassVar[Mapping[str, Sequence[str]]] = {"level": tuple(problems.LEVELS)}
 
     def __init__(self, level: str = "tiny", split: str = "train", **options: Any) -> None:
         self.level = level
