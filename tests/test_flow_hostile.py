@@ -298,7 +298,7 @@ def test_seconds_hold_for_a_flow_that_asks_nobody() -> None:
 
 def test_a_replayed_turn_is_the_turn_that_was_played() -> None:
     def straying(asked: Asked) -> dict[str, str]:
-        asked.strayed = asked.messages[0]["content"] == "go 0"
+        asked.strayed = asked.messages[0].get("content") == "go 0"
         return {"go": "right"}
 
     async def act(view: View, call: Caller) -> Decision:
