@@ -194,6 +194,34 @@ def test_a_fault_among_calls_at_the_same_time_is_a_fault_and_each_hears_its_own_
     )  # of two turns; the first one's call 0 is in the record
 
 
+def test_an_answer_behind_the_call_that_failed_is_not_taken_for_its_own() -> None:
+    """The middle one of three fails when the others are answered: the record has a gap, and is good up to there."""
+    heard: list[Any] = []
+
+    class FailsLate(Failing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.others = asyncio.Semaphore(0)
+
+        async def say(self, request: Any) -> Any:
+            self.asked.append(request.number)
+            if request.number == 1 and self.asked.count(1) == 1:
+                await self.others.acquire()
+                raise PolicyFault("the endpoint is gone")
+            if request.number == 2:
+                asyncio.get_running_loop().call_soon(self.others.release)
+            return await RuleSpeaker(says(f"{request.number}")).say(request)
+
+    async def act(view: View, call: Caller) -> str:
+        heard.append(await grouped(call))
+        return "go right"
+
+    critic = FailsLate()
+    [trajectory] = play(FlowAgent(graph(act, critic=""), {"critic": critic}), factory=Corridor)
+    assert trajectory.success and heard == [["0", "1", "2"]] * 2
+    assert critic.asked == [0, 1, 2, 1, 2, 0, 1, 2]  # of the first turn what the record does not reach
+
+
 def test_a_limit_among_calls_at_the_same_time_is_that_limit() -> None:
     async def act(view: View, call: Caller) -> str:
         await grouped(call)

@@ -214,7 +214,8 @@ class Caller:
 
     def unbroken(self) -> list[Call]:
         """Those of them before the first that was not answered: as far as another try can go by the record."""
-        return [self._made[number] for number in range(len(self._made)) if all(n in self._made for n in range(number))]
+        first = next(number for number in range(len(self._made) + 1) if number not in self._made)
+        return self.calls[:first]
 
     @property
     def state(self) -> dict[str, Any]:
