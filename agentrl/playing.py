@@ -7,6 +7,7 @@ rollouts = build.rollouts(config, seats, policy)
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from agentrl import build
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from agentrl.cluster.worker import Parts
 
 
-def policy_of(config: RunConfig, model: Any) -> Any:
-    """The policy that samples from the learner's model, here or in workers. Raises ConfigError for one that cannot, MissingExtra
-    where Ray is wanted and not installed."""
+def policy_of(config: RunConfig, model: Any, note: Callable[[str], None] = lambda text: None) -> Any:
+    """The policy that samples from the learner's model, here or in workers; ``note`` is told of each that is replaced. Raises
+    ConfigError for one that cannot, MissingExtra where Ray is wanted and not installed."""
     if config.resources.backend == "local":
         return build.policy(config, model)
     build.policy_class(config)
     from agentrl.cluster.policy import ClusterPolicy
 
-    return ClusterPolicy(model, functools.partial(parts_of, for_worker(config)), config.resources)
+    return ClusterPolicy(model, functools.partial(parts_of, for_worker(config)), config.resources, note)
 
 
 def for_worker(config: RunConfig) -> RunConfig:

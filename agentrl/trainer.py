@@ -100,7 +100,7 @@ class Trainer:
         self.methods.sampler.propose(self.states.get("sampler"), 0, self.tasks)  # what it cannot do is an error now
         with ExitStack() as opened:  # what has started processes ends them where the rest cannot be made
             opened.callback(self.lessons.close)
-            self.policy = playing.policy_of(config, self.models.model)
+            self.policy = playing.policy_of(config, self.models.model, progress.note)
             opened.callback(self.policy.close)
             self.rollouts = build.rollouts(config, seats, self.policy)
             self.collector = Collector(config, self.methods, self.rollouts, self.proposals, progress.episode)

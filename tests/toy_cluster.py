@@ -13,7 +13,7 @@ from agentrl import seeding
 from agentrl.agents import ChatAgent, Window
 from agentrl.chat import Renderer
 from agentrl.cluster.worker import Parts
-from agentrl.errors import ConfigError
+from agentrl.errors import ConfigError, MissingExtra
 from agentrl.rollouts import EnvPool, Seat
 from agentrl.types import Completion, Sampling
 
@@ -69,3 +69,7 @@ def parts() -> Parts:
 
 def no_parts() -> Parts:
     raise ConfigError("there is no such environment")
+
+
+def parts_of_an_extra() -> Parts:
+    raise MissingExtra("mine", "the policy 'mine'")

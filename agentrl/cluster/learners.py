@@ -20,7 +20,7 @@ from agentrl.cluster.placement import enter
 from agentrl.errors import ConfigError
 from agentrl.learning.links import BEAT_S
 from agentrl.learning.rank_worker import Worker
-from agentrl.learning.ranks import Ranks
+from agentrl.learning.ranks import GRACE_S, Ranks
 from agentrl.run_tables import ResourcesTable
 
 
@@ -103,6 +103,8 @@ class RayLink:
         try:
             while True:
                 ready, _ = ray.wait([order, beat], timeout=max(0.1, heard + limit_s - time.monotonic()))
+                if not ready:  # the wait also ends where this process itself was stopped for so long
+                    ready, _ = ray.wait([order, beat], timeout=GRACE_S)
                 if not ready:
                     raise TimeoutError(f"{self.name} showed no sign of life for {limit_s:g} s")
                 if beat in ready:

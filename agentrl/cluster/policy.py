@@ -20,20 +20,27 @@ from agentrl.run_tables import ResourcesTable
 
 
 class ClusterPolicy:
-    """``make`` builds a worker's parts and can be named to another process. ``model`` gives the first weights.
+    """``make`` builds a worker's parts and can be named to another process. ``model`` gives the first weights. ``note`` is told of
+    every worker that is replaced.
 
     Raises MissingExtra without Ray, ConfigError where it cannot be had, and what a worker finds wrong with the run.
     """
 
     capabilities: frozenset[str] = frozenset({"logprobs", "trainable", "workers"})
 
-    def __init__(self, model: Any, make: Callable[[], Parts], resources: ResourcesTable) -> None:
+    def __init__(
+        self,
+        model: Any,
+        make: Callable[[], Parts],
+        resources: ResourcesTable,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.version = 0
         self._sync_s = 0.0
         self._cluster = placement.enter(resources)
         try:
             folder = "" if "working_dir" in resources.runtime_env else os.getcwd()
-            self.workers = Workers(self._cluster, setup(make, collect(folder)), pack(model))
+            self.workers = Workers(self._cluster, setup(make, collect(folder)), pack(model), note=note)
         except BaseException:
             self._cluster.leave()
             raise

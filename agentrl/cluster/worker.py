@@ -23,10 +23,10 @@ from agentrl.agents.base import Generate
 from agentrl.cluster.plugins import Sent, install
 from agentrl.cluster.weights import Packed, load
 from agentrl.env import environment
-from agentrl.errors import AgentRLError
+from agentrl.errors import AgentRLError, UserError
 from agentrl.policies.base import BatchPolicy
 from agentrl.rollouts import Seat, Try, play_try
-from agentrl.rollouts.batching import FreeBatches
+from agentrl.rollouts.batching import FreeBatches, InFlight
 from agentrl.rollouts.episode import Busy
 from agentrl.rollouts.worker import told
 from agentrl.types import Trajectory, Turn
@@ -77,7 +77,7 @@ class RolloutWorker:
     def __init__(self, setup: bytes) -> None:
         self._setup = setup
         self._parts: Parts | None = None
-        self._batches: FreeBatches | None = None
+        self._batches: FreeBatches | InFlight | None = None
         self._generate: Generate | None = None
         self._busy = Busy()
         self._events: list[tuple[int, str, Any]] = []
@@ -97,14 +97,12 @@ class RolloutWorker:
             self._parts = parts = make()
         except Exception as error:
             if problems and isinstance(error, AgentRLError):
-                raise type(error)(f"{error} ({'; '.join(problems)})") from error
+                kind = UserError if isinstance(error, UserError) else AgentRLError  # others take more than a text
+                raise kind(f"{error} ({'; '.join(problems)})") from error
             raise
         policy = parts.policy
-        if isinstance(policy, BatchPolicy):
-            self._batches = FreeBatches(policy)
-            self._generate = self._batches.generate
-        else:
-            self._generate = policy.generate
+        self._batches = FreeBatches(policy) if isinstance(policy, BatchPolicy) else InFlight(policy.generate)
+        self._generate = self._batches.generate
         self._take_weights(weights, version)
         envs = {}
         for name, seat in parts.seats.items():

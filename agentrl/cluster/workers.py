@@ -76,17 +76,25 @@ class Slot:
 
 class Workers:
     """Starts ``resources.rollout_workers`` workers and waits for them. ``n_replaced``, ``n_moved``: workers that others took the
-    place of, and tries that they had.
+    place of, and tries that they had. ``note`` is told of each, in another thread than the caller's.
 
     Raises what the user configured wrongly, as a worker found it, and AgentRLError where workers cannot be started.
     """
 
-    def __init__(self, cluster: Cluster, setup: bytes, weights: Packed, version: int = 0) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        setup: bytes,
+        weights: Packed,
+        version: int = 0,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> None:
         import ray
 
         self.cluster = cluster
         self.table = cluster.table
         self.n_replaced = self.n_moved = 0
+        self._note = note
         self._actor_class = ray.remote(RolloutWorker)
         self._setup = ray.put(setup)
         self._weights, self._version = ray.put(weights), version
@@ -290,13 +298,20 @@ class Workers:
 
         slot.ready = False
         slot.n_failures += 1
-        self.n_replaced += slot.n_failures <= self.table.worker_restarts
+        replaced = slot.n_failures <= self.table.worker_restarts
+        self.n_replaced += replaced
         slot.spent_before = slot.spent_before[0] + slot.spent[0], slot.spent_before[1] + slot.spent[1]
         slot.spent, slot.version = (0.0, 0.0), -1
         ray.kill(slot.actor, no_restart=True)
         entries, slot.live = list(slot.live.values()), {}
         slot.to_begin, slot.to_cancel = [], []
         self.n_moved += len(entries)
+        if replaced:
+            n, limit = slot.n_failures, self.table.worker_restarts
+            self._note(
+                f"WORKER REPLACED: {problem}; its episodes that were under way, {len(entries)}, go on by replay (the {n}. of at "
+                f"most {limit} in this place before the next update)"
+            )
         envs = slot.about.envs if slot.about is not None else {}
         for entry in entries:
             if not entry.end.done():
@@ -346,14 +361,17 @@ class Workers:
     async def _sleep(self) -> None:
         if self._problem is not None:
             raise self._problem
-        with suppress(Gone):
-            await asyncio.gather(
-                *(
-                    self._ask(slot, slot.actor.sleep.remote(), START_S, "did not go to sleep")
-                    for slot in self._slots
-                    if slot.ready
-                )
-            )
+        await asyncio.gather(*(self._send_to_sleep(slot) for slot in self._slots if slot.ready))
+
+    async def _send_to_sleep(self, slot: Slot) -> None:
+        """One that dies or hangs over it is replaced."""
+        import ray
+
+        actor = slot.actor
+        try:
+            await self._ask(slot, actor.sleep.remote(), START_S, "did not go to sleep")
+        except Gone:
+            ray.kill(actor, no_restart=True)  # who listens to it will know
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
