@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import importlib.util
+import os
 import queue
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ pytest.importorskip("transformers")
 
 from agentrl.cluster import placement
 from agentrl.cluster.placement import Wanted
+from agentrl.cluster.plugins import Sent, install
 from agentrl.cluster.workers import Slot, Workers
 from agentrl.config import parse
 from agentrl.errors import ConfigError, MissingExtra
@@ -129,3 +132,60 @@ def test_a_learner_is_not_given_up_because_the_training_process_itself_stood_sti
     waits = iter([([], None), ([], None)])
     with pytest.raises(TimeoutError, match="no sign of life for 5 s"):
         link.receive(5.0)
+
+
+# ── what this process gives and keeps ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_workers_import_what_can_be_imported_here_and_what_the_user_says_of_their_variables_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "inherited"))
+    monkeypatch.setenv("HF_HOME", "here")
+    given = {"pip": ["a"], "env_vars": {"OMP_WAIT_POLICY": "ACTIVE", "MINE": "1"}}
+    found = placement.runtime_env(ResourcesTable(backend="ray", runtime_env=given))
+    variables = found["env_vars"]
+    path = variables["PYTHONPATH"].split(os.pathsep)
+    assert path[0] == str(tmp_path / "mine") and path[-1] == str(tmp_path / "inherited")
+    assert {name: variables[name] for name in ("OMP_WAIT_POLICY", "MINE", "HF_HOME")} == {
+        "OMP_WAIT_POLICY": "ACTIVE", "MINE": "1", "HF_HOME": "here",
+    }  # fmt: skip
+    assert found["pip"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "alone", "device", "left"),
+    [
+        ("3,4,5", True, "auto", "4,5"),
+        ("3", True, "auto", "3"),
+        ("3,4", False, "auto", "3,4"),
+        ("3,4", True, "cpu", "3,4"),
+    ],
+)
+def test_the_first_of_several_devices_is_kept_for_the_training_process(
+    shown: str, alone: bool, device: Any, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    with placement._first_device_kept(ResourcesTable(backend="ray", device=device), alone=alone):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == left
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == shown
+
+
+def test_who_handled_sigterm_before_ray_goes_on_doing_so() -> None:
+    before = signal.signal(signal.SIGTERM, mine := lambda *_: None)
+    try:
+        with placement._handlers_kept():
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_relative_paths_of_a_run_file_begin_in_a_worker_where_they_do_here(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert install(Sent(str(tmp_path / "run"))) == [] and Path.cwd() == tmp_path / "run"
+    assert install(Sent(str(tmp_path / "elsewhere"))) == [] and Path.cwd() == tmp_path / "run"
