@@ -34,17 +34,20 @@ WITH_VLLM = (*SMALL, "rollout.policy=vllm", "rollout.kv_cache_gib=0.1", "rollout
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.toml"
 
 
-def test_the_quick_start_s_first_iterations(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_the_quick_start_s_first_iterations(backend: str, tmp_path: Path) -> None:
     """Each iteration is sampled by the weights of the last update. That the learner finds the sampler's log-probs again says that
     it was those weights, of every token."""
-    config = load(QUICKSTART, WITH_VLLM)
+    if backend == "ray":
+        pytest.importorskip("ray", reason="resources.backend = 'ray' needs the extra 'ray'")
+    config = load(QUICKSTART, (*WITH_VLLM, f"resources.backend={backend}"))
     train(config, tmp_path / "run", progress=Progress())
     rows = metrics(tmp_path / "run")
     assert len(rows) == 3 and summary(tmp_path / "run")["status"] == "completed"
     n_bytes = 4 * summary(tmp_path / "run")["n_parameters"]
     for number, row in enumerate(rows):
         assert row["sync/bytes"] >= n_bytes and 0 < row["time/sync"] < row["time/iteration"]
-        assert row["sampler_gap/max"] < 1e-3
+        assert row["sampler_gap/max"] < 1e-3 and row["time/generation"] > 0
         played = trajectories(tmp_path / "run")[f"iteration_{number:06d}.jsonl.zst"]
         versions = {call["policy_version"] for t in played for turn in t["turns"] for call in turn["calls"]}
         assert versions == {number * config.algorithm.updates_per_iteration}
