@@ -379,7 +379,8 @@ def test_a_worker_that_dies_or_hangs_is_replaced_and_no_episode_is_lost(
     assert [[shown(member) for member in group] for group in found] == played_here(("iteration", 1))
     assert workers.n_replaced == replaced + 1 and stopped.stats.n_retries == workers.n_moved - moved > 0
     until_ready(workers)
-    assert workers._slots[1].about.pid != victim.pid
+    after = workers._slots[1].about
+    assert after is not None and after.pid != victim.pid
     with pytest.raises(ProcessLookupError):
         os.kill(victim.pid, 0)
 
