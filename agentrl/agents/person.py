@@ -96,7 +96,7 @@ class _PersonSession:
         if line.startswith("/") and not line.startswith("//"):
             return await self._word(line, view)
         action = line[1:] if line.startswith("//") else line
-        listed = view.info.get("admissible_actions")  # its own ``in`` may know more than is listed
+        listed = view.info.get("admissible_actions") or ()  # its own ``in`` may know more than is listed
         if action and actions and action not in listed:
             word = f"/{action}"
             near = [word] if word in self.words else difflib.get_close_matches(action, actions, n=1)
