@@ -475,8 +475,7 @@ def policy_class(config: RunConfig) -> Any:
     cls = registry.get("policy", config.rollout.policy)
     if "trainable" not in getattr(cls, "capabilities", ()):
         raise ConfigError(
-            f"rollout.policy = '{config.rollout.policy}' does not sample from the model that is trained; "
-            'use "transformers" or "vllm"'
+            f'rollout.policy = \'{config.rollout.policy}\' does not sample from the trained model; use "transformers" or "vllm"'
         )
     return cls
 

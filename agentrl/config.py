@@ -29,6 +29,11 @@ from agentrl.run_tables import ResourcesTable, Table
 from agentrl.run_tables import RunConfig as RunConfig
 from agentrl.run_tables import SftTable as SftTable
 
+RUNTIME_ENV = (  # the fields of Ray's runtime environments
+    "conda", "config", "container", "env_vars", "excludes", "image_uri", "java_jars", "pip", "py_executable", "py_modules", "uv",
+    "worker_process_setup_hook", "working_dir",
+)  # fmt: skip
+
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run file at ``path`` with ``dotted.key=value`` overrides. Raises ConfigError with the key at fault."""
@@ -158,6 +163,7 @@ def _check_combinations(config: RunConfig) -> None:
             'rollout.batching = "rounds" lets all live episodes wait for one batch, and the workers of resources.backend = "ray" '
             "answer theirs by themselves; leave batching out"
         )
+    _check_for_ray(config.resources)
     if config.resources.backend == "local" and (unused := _of_ray(config.resources)):
         raise ConfigError(f'resources.{unused} is for resources.backend = "ray", and this run is "local"; leave it out')
     algorithm = config.algorithm
@@ -169,6 +175,23 @@ def _check_combinations(config: RunConfig) -> None:
                 f"a {config.optimizer.schedule} schedule needs the number of updates, which algorithm.samples_per_update "
                 "leaves open; use updates_per_iteration, or a constant schedule"
             )
+
+
+def _check_for_ray(table: ResourcesTable) -> None:
+    """What Ray would not take. What else is wrong with a runtime environment, it says itself (``cluster.placement``)."""
+    for key in ("worker_gpus", "learner_gpus"):
+        n_gpus = getattr(table, key)
+        if n_gpus is not None and n_gpus > 1 and n_gpus != int(n_gpus):
+            raise ConfigError(
+                f"resources.{key}: wanted a whole number of GPUs, or a part of one below 1; got {n_gpus:g}"
+            )
+    if unknown := [key for key in table.runtime_env if key not in RUNTIME_ENV]:
+        raise ConfigError(f"resources.runtime_env has no key '{unknown[0]}'.{did_you_mean(unknown[0], RUNTIME_ENV)}")
+    variables = table.runtime_env.get("env_vars", {})
+    if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
+        raise ConfigError(
+            f'resources.runtime_env.env_vars: wanted a table of texts, as in {{ NAME = "1" }}; got {variables!r}'
+        )
 
 
 def _of_ray(table: ResourcesTable) -> str:

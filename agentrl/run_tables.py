@@ -15,21 +15,16 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
-    ValidationInfo,
     field_serializer,
     field_validator,
 )
 
-from agentrl.errors import ConfigError, did_you_mean
+from agentrl.errors import ConfigError
 
 Spec = dict[str, Any]  # {"name": …, parameters}
 Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
-RUNTIME_ENV = (  # the fields of Ray's runtime environments
-    "conda", "config", "container", "env_vars", "excludes", "image_uri", "java_jars", "pip", "py_executable", "py_modules", "uv",
-    "worker_process_setup_hook", "working_dir",
-)  # fmt: skip
 
 
 class Table(BaseModel):
@@ -396,30 +391,6 @@ class ResourcesTable(Table):
     """How often a worker is replaced between two updates before the run gives up."""
     runtime_env: Spec = {}
     """Ray's runtime environment of the workers: `working_dir`, `pip`, `env_vars` …, for machines that share no folder."""
-
-    @field_validator("worker_gpus", "learner_gpus")
-    @classmethod
-    def _whole_or_a_part(cls, n_gpus: float | None, info: ValidationInfo) -> float | None:
-        if n_gpus is not None and n_gpus > 1 and n_gpus != int(n_gpus):
-            raise ConfigError(
-                f"resources.{info.field_name}: wanted a whole number of GPUs, or a part of one below 1; got {n_gpus:g}"
-            )
-        return n_gpus
-
-    @field_validator("runtime_env")
-    @classmethod
-    def _known_to_ray(cls, given: Spec) -> Spec:
-        """What else is wrong with it, Ray says (``cluster.placement``)."""
-        if unknown := [key for key in given if key not in RUNTIME_ENV]:
-            raise ConfigError(
-                f"resources.runtime_env has no key '{unknown[0]}'.{did_you_mean(unknown[0], RUNTIME_ENV)}"
-            )
-        variables = given.get("env_vars", {})
-        if not isinstance(variables, dict) or not all(isinstance(value, str) for value in variables.values()):
-            raise ConfigError(
-                f'resources.runtime_env.env_vars: wanted a table of texts, as in {{ NAME = "1" }}; got {variables!r}'
-            )
-        return given
 
 
 class RunTable(Table):

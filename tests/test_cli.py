@@ -75,7 +75,7 @@ def answers(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
         ("rollout.top_p=0.9", "rollout.top_p = 0.9"),
         ("rollout.policy=transformer", "Did you mean 'transformers'"),
         ("rollout.policy=scripted", "rollout.policy"),
-        ("rollout.policy=openai", "does not sample from the model that is trained"),
+        ("rollout.policy=openai", "does not sample from the trained model"),
         ("env.id=agentrl/Houshold-v0", "Did you mean 'agentrl/Household-v0'"),
         ("env.id=no_such_module:My-v0", "no_such_module"),
         ("env.options.difficulty=eazy", "Did you mean 'easy'"),

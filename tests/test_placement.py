@@ -21,9 +21,9 @@ from agentrl.cluster import placement
 from agentrl.cluster.placement import Wanted
 from agentrl.cluster.plugins import Sent, install
 from agentrl.cluster.workers import Slot, Workers
-from agentrl.config import parse
+from agentrl.config import RUNTIME_ENV, parse
 from agentrl.errors import ConfigError, MissingExtra
-from agentrl.run_tables import RUNTIME_ENV, ResourcesTable
+from agentrl.run_tables import ResourcesTable
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="resources.backend = 'ray' needs the extra 'ray'"
@@ -143,7 +143,7 @@ def test_workers_import_what_can_be_imported_here_and_what_the_user_says_of_thei
     monkeypatch.syspath_prepend(tmp_path / "mine")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "inherited"))
     monkeypatch.setenv("HF_HOME", "here")
-    given = {"pip": ["a"], "env_vars": {"OMP_WAIT_POLICY": "ACTIVE", "MINE": "1"}}
+    given: dict[str, Any] = {"pip": ["a"], "env_vars": {"OMP_WAIT_POLICY": "ACTIVE", "MINE": "1"}}
     found = placement.runtime_env(ResourcesTable(backend="ray", runtime_env=given))
     variables = found["env_vars"]
     path = variables["PYTHONPATH"].split(os.pathsep)
