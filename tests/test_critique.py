@@ -317,7 +317,7 @@ def test_every_word_of_a_critique_is_in_the_vocabulary() -> None:
         ({"options": {"dificulty": "tiny"}}, "Did you mean 'difficulty'"),
         ({"split": "test"}, "wanted a split"),
         ({"wrong": 1.5}, "wanted wrong as a share"),
-        ({"stray": True}, "wanted stray as a share"),
+        ({"stray": True}, "wanted stray as a number; got True"),
         ({"states": 0}, "whole number from 1"),
     ],
 )

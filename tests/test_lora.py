@@ -209,6 +209,9 @@ def test_what_does_not_fit_is_one_clear_error(base: Path, tmp_path: Path) -> Non
         adapted(base, targets=["no_such"])
     whole = (saved / "adapter_model.safetensors").read_bytes()
     (saved / "adapter_model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors is damaged \(SHA256SUMS does not agree\)"):
+        checkpoint.load_model(str(saved))
+    (saved / "SHA256SUMS").unlink()
     for read in (lambda: checkpoint.load_model(str(saved)), lambda: checkpoint.load_weights(adapted(base), saved)):
         with pytest.raises(CheckpointError, match=r"the adapter at .* cannot be read"):
             read()

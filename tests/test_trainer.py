@@ -548,7 +548,7 @@ def test_a_run_folder_is_shown_as_it_is_called(tmp_path: Path) -> None:
     file = io.StringIO()
     progress = LineProgress(Console(file=file, width=200))
     train(tiny(tmp_path, "run.iterations=0", "evaluation.episodes=0"), tmp_path / "[a]b[", progress=progress)
-    assert file.getvalue().count("[a]b[") == 2
+    assert file.getvalue().count("[a]b[") == 3  # when it begins, when it ends, and in the command that shows it
 
 
 # ── what a person sees ───────────────────────────────────────────────────────────────────────────────────────────────
