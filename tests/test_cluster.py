@@ -437,3 +437,26 @@ def test_a_place_whose_workers_keep_dying_is_given_up(cluster: placement.Cluster
             time.sleep(0.01)
     with pytest.raises(AgentRLError, match=r"rollout worker 1 .* died .*resources.worker_restarts = 3"):
         rollouts(workers).run(REQUESTS, ("iteration", 7))
+
+
+@needs_ray
+def test_a_start_of_ray_that_is_broken_off_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    import psutil
+    import ray
+
+    from agentrl.run_tables import ResourcesTable
+
+    started: list[psutil.Process] = []
+
+    def init(**given: Any) -> None:
+        """As Ray's: a process that starts another, and Ctrl-C before either is known to Ray."""
+        script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+        raylet = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert raylet.stdout is not None and raylet.stdout.readline() == b"1\n"
+        started.extend([psutil.Process(raylet.pid), *psutil.Process(raylet.pid).children()])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(KeyboardInterrupt):
+        placement.Cluster(ResourcesTable(backend="ray", rollout_workers=1))
+    assert len(started) == 2 and not any(process.is_running() for process in started)

@@ -16,7 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -146,7 +146,7 @@ class Cluster:
         else:
             given |= {"address": self.table.address}
         try:
-            with _first_device_kept(self.table, alone=self.own), _handlers_kept():
+            with _first_device_kept(self.table, alone=self.own), _handlers_kept(), _whole_or_gone(own=self.own):
                 ray.init(**given)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
             where = "on this machine" if self.own else f"at resources.address = {self.table.address!r}"
@@ -253,6 +253,31 @@ def _first_device_kept(table: ResourcesTable, *, alone: bool) -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+@contextmanager
+def _whole_or_gone(*, own: bool) -> Iterator[None]:
+    """A start of our own Ray that is broken off leaves no process behind: Ray ends those that it knows by then, and agents of a raylet
+    that dies while they start outlive it."""
+    if not own:
+        yield
+        return
+    import psutil
+
+    this = psutil.Process()
+    before = set(this.children(recursive=True))
+    try:
+        yield
+    except BaseException:
+        for process in set(this.children()) - before:
+            with suppress(psutil.NoSuchProcess):
+                process.suspend()  # so that it starts no other while they are counted
+        started = set(this.children(recursive=True)) - before
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=10)
+        raise
 
 
 @contextmanager
