@@ -257,8 +257,8 @@ def _first_device_kept(table: ResourcesTable, *, alone: bool) -> Iterator[None]:
 
 @contextmanager
 def _whole_or_gone(*, own: bool) -> Iterator[None]:
-    """A start of our own Ray that is broken off leaves no process behind: Ray ends those that it knows by then, and agents of a raylet
-    that dies while they start outlive it."""
+    """A start of our own Ray that is broken off leaves no process behind: Ray ends those that it knows by then, and agents of a
+    raylet that dies while they start outlive it."""
     if not own:
         yield
         return
