@@ -72,11 +72,15 @@ BEGIN = """async (seed) => {
   __agentrl.dropTimers();
   __agentrl.forget();
   document.activeElement?.blur();
+  // Only a form's reset makes a field forget that it was written to, as a text area must that shows what a page puts between its
+  // tags; so fields without a form are lent one.
+  const lent = document.body.appendChild(document.createElement("form"));
+  lent.id = "__agentrl";
+  const loose = [...document.querySelectorAll("input,textarea,select")].filter((field) => field.form === null);
+  loose.forEach((field) => field.setAttribute("form", lent.id));
   document.querySelectorAll("form").forEach((form) => form.reset());
-  for (const field of document.querySelectorAll("input,textarea")) {
-    field.value = field.defaultValue;
-    field.checked = field.defaultChecked;
-  }
+  loose.forEach((field) => field.removeAttribute("form"));
+  lent.remove();
   Math.seedrandom(seed);
   core.EPISODE_MAX_TIME = 1000000;
   core.startEpisodeReal();
