@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from toy_browser import needs_chromium
 
+from agentrl.envs.browser.chromium import Page
 from agentrl.errors import ConfigError, ToolError
 from agentrl.tool_env import tool_loop
 from agentrl.tools.browser import Browser
@@ -94,6 +95,30 @@ def test_pages_are_opened_read_and_acted_on(sites: tuple[int, list[str], int, li
     finally:
         wait(browser.close())
     assert asked_there == [] and "/old" in asked
+
+
+def test_a_page_that_is_left_while_it_is_read_gives_the_one_that_came(
+    sites: tuple[int, list[str], int, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = sites[0]
+    browser = Browser((f"127.0.0.1:{port}",), timeout_s=60.0)
+    browser.open(None)
+    left: list[str] = []
+    read = Page._turn
+
+    async def leaves_once(page: Page, *arguments: Any) -> Any:
+        if not left:
+            left.append(page.playwright.url)
+            await page.playwright.evaluate("() => new Promise(() => location.assign('/there'))")
+        return await read(page, *arguments)
+
+    try:
+        assert "RootWebArea 'Here'" in call(browser, "browser_open", url=f"http://127.0.0.1:{port}/")
+        monkeypatch.setattr(Page, "_turn", leaves_once)
+        assert "RootWebArea 'There'" in call(browser, "browser_act", action="noop()")
+        assert left == [f"http://127.0.0.1:{port}/"]
+    finally:
+        wait(browser.close())
 
 
 def test_a_server_that_is_down_is_told_and_an_episode_starts_without_a_page() -> None:

@@ -209,11 +209,22 @@ class Page:
             self._url = ""  # until then the page may go anywhere
             await self.guarded(page.goto(url, timeout=1000 * self.timeout_s))
             self._url = url
-            await self.evaluate("() => __agentrl.preload()")
+            await self._steady(lambda: self.evaluate("() => __agentrl.preload()"))
         else:
             await self._let_go()
-        found = await self.evaluate(START, [begin, argument, ["noop", [], 0, True]])
+        found = await self._steady(lambda: self.evaluate(START, [begin, argument, ["noop", [], 0, True]]))
         return _seen(json.loads(found), "")
+
+    async def _steady(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What is asked of a page, asked again of the page that came in its place meanwhile."""
+        for _ in range(MAX_HOPS):
+            try:
+                return await ask()
+            except Exception as left:
+                if not (self.follows and _leaving(left)):
+                    raise
+            await self.guarded(self.playwright.wait_for_load_state("load"))
+        return await ask()
 
     async def _let_go(self) -> None:
         """Hands as at the start: what the last episode held down is released, and the mouse is back in its corner."""
@@ -337,7 +348,7 @@ class Page:
         if self.clock == "real":
             await asyncio.sleep(ms / 1000 if action.name == "noop" else 0)
             await self._settled()
-        return await self._turn("noop", (), ms, error)
+        return await self._steady(lambda: self._turn("noop", (), ms, error))
 
     async def _settled(self) -> None:
         """Waits until what an action set off is there: two frames, and the load of a page that it leads to."""

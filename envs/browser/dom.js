@@ -68,6 +68,10 @@
     page.pictures = [...found].map((url) => Object.assign(new Image(), { src: url }));
     await Promise.all(page.pictures.map((picture) => picture.decode().catch(() => null)));  // what is no picture, too
   };
+  // With a virtual clock a picture takes no time: those that an action puts into the page are there before it is seen. One that waits
+  // to be scrolled to is not waited for.
+  const loaded = (picture) => picture.complete || picture.loading === "lazy" || picture.decode().catch(() => null);
+  const pictures = () => Promise.all([...document.images].map(loaded));
   const frames = () => new Promise((done) => real.frame(() => real.setTimeout(done, 0)));
 
   // ── what listens to the mouse ────────────────────────────────────────────────────────────────────────────────────
@@ -413,6 +417,7 @@
     try { value = (await DO[name](...args)) ?? null; }
     catch (thrown) { if (!(thrown instanceof Wrong)) throw thrown; error = thrown.message; }
     if (ms) await page.advance(ms);
+    if (look && SETTINGS.virtual) await pictures();
     return JSON.stringify(look ? { error, value, ...page.observe() } : { error, value });
   };
 })();

@@ -24,6 +24,7 @@ from agentrl.errors import ConfigError
 
 HOST = "https://pages.test"
 ROW, MARGIN, VIEWPORT = 28, 8, 336  # pixels: the height of a line, of the edge of a page, and of the window
+CARET = 16  # pixels: the height of a field's cursor, in the middle of its line
 ALLOWED = (
     "noop", "click", "dblclick", "hover", "fill", "clear", "focus", "select_option", "check", "uncheck", "press", "scroll",
     "keyboard_press", "keyboard_type", "keyboard_insert_text",
@@ -88,6 +89,15 @@ class Document:
         elif top >= 0:
             return
         self.scroll = min(max(0, self.scroll + top), bottom)
+
+    def _caret_into_view(self, element: Element) -> None:
+        """Scrolls as a browser does for what is typed: until the field's cursor stands at the nearer edge."""
+        bottom = self.bottom
+        line = _line_of(element, self.view) if bottom else None
+        if line is None:
+            return
+        top = MARGIN + ROW * line + (ROW - CARET) // 2
+        self.scroll = min(max(self.scroll, top + CARET - VIEWPORT), top)
 
     def tree(self) -> Node:
         """The accessibility tree of what is shown: covered by a dialog, the page is not."""
@@ -167,6 +177,8 @@ class Document:
             raise BadAction(f"there is no key {key[:40]!r} on these pages; there are {', '.join(KEYS)} and characters")
         if key in ("Tab", "Shift+Tab") and (target is None or self._next(target, backwards=key != "Tab") is None):
             raise BadAction(f"{key} leads out of the page from here")  # where to, depends on the browser's window
+        if target is not None and target.role == "textbox" and key.startswith("Arrow"):
+            raise BadAction("the cursor of a field stays at its end on these pages; fill the field anew")
         if target is not None and target.role == "combobox" and key not in _MOVES and key not in _ARROWS:
             raise BadAction(f"an option is chosen by select_option({quote(target.bid)}, …)")
 
@@ -329,7 +341,7 @@ class Document:
             self.pressed(element)
 
     def _insert(self, element: Element, characters: str) -> None:
-        self._into_view(element)
+        self._caret_into_view(element)
         before = "" if self.marked else str(self.page.held(element))
         self.marked = False
         self.changed(element, (before + characters)[:MAX_TEXT])
@@ -340,6 +352,7 @@ class Document:
         elif element.role == "textbox":
             held = str(self.page.held(element))
             if key in ("Backspace", "Delete"):  # the cursor stands at the end
+                self._caret_into_view(element)
                 left = "" if self.marked else held[:-1] if key == "Backspace" else held
                 self.marked = False
                 self.changed(element, left)
@@ -367,7 +380,9 @@ class Document:
         """Where Tab leads from an element: the next that can be in focus, of a group of radio buttons one only. None: out of
         the page."""
         stops = [
-            one for one in self.by_bid.values() if one.focusable and (one is element or self._is_stop(one, element))
+            one
+            for one in self.by_bid.values()
+            if one.focusable and (one is element or self._is_stop(one, element, backwards))
         ]
         here = next((place for place, one in enumerate(stops) if one is element), None)
         place = -1 if here is None else here + (-1 if backwards else 1)
@@ -380,13 +395,13 @@ class Document:
             self.focused(there)
             self.marked = there.role == "textbox"
 
-    def _is_stop(self, element: Element, here: Element) -> bool:
+    def _is_stop(self, element: Element, here: Element, backwards: bool) -> bool:
         if element.role != "radio":
             return True
         if element.group == here.group:
             return False
         group = [one for one in self.by_bid.values() if one.group == element.group and one.focusable]
-        return element is next((one for one in group if self.page.held(one)), group[0])
+        return element is next((one for one in group if self.page.held(one)), group[-1 if backwards else 0])
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -49,7 +49,7 @@ SCRIPT = """
   document.addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("cancel", (event) => { event.preventDefault(); pressed.push(event.target.dataset.key); }, true);
   document.addEventListener("keydown", (event) => {
-    const native = ["INPUT", "SELECT"].includes(event.target.tagName) || (event.key === " " && event.target.tagName === "BUTTON");
+    const native = event.target.matches(event.key === " " ? "input, select, button" : "[type=text], [type=radio], select");
     if (scrolling.has(event.key) && !native) event.preventDefault();
   });
   const page = window.__agentrl;

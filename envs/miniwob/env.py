@@ -46,8 +46,11 @@ RELOADED = frozenset(
         "stock-market",
         "use-autocomplete",
         "use-autocomplete-nodelay",
+        "use-colorwheel",
+        "use-colorwheel-2",
         "use-slider",
         "use-slider-2",
+        "use-spinner",
     }
 )
 REWARDS = ("raw", "binary")
