@@ -440,23 +440,15 @@ def test_a_place_whose_workers_keep_dying_is_given_up(cluster: placement.Cluster
 
 
 @needs_ray
-def test_a_start_of_ray_that_is_broken_off_leaves_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_start_of_ray_that_is_broken_off_leaves_no_process() -> None:
+    """As Ray's: a process that starts another, and Ctrl-C before either is known to Ray."""
     import psutil
-    import ray
 
-    from agentrl.run_tables import ResourcesTable
-
+    script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
     started: list[psutil.Process] = []
-
-    def init(**given: Any) -> None:
-        """As Ray's: a process that starts another, and Ctrl-C before either is known to Ray."""
-        script = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    with pytest.raises(KeyboardInterrupt), placement._whole_or_gone(own=True):
         raylet = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert raylet.stdout is not None and raylet.stdout.readline() == b"1\n"
         started.extend([psutil.Process(raylet.pid), *psutil.Process(raylet.pid).children()])
         raise KeyboardInterrupt
-
-    monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(KeyboardInterrupt):
-        placement.Cluster(ResourcesTable(backend="ray", rollout_workers=1))
     assert len(started) == 2 and not any(process.is_running() for process in started)

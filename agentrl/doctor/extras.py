@@ -40,7 +40,7 @@ EXTRAS: Mapping[str, Extra] = {
         },
     ),
     "vllm": Extra("sampling with the engine vLLM", {"vllm": "0.32"}, INSTALL["vllm"]),
-    "ray": Extra("training on several machines", {"ray": "2.50"}),
+    "ray": Extra("training on several machines", {"ray": "2.50", "psutil": "5.9"}),
     "browser": Extra("environments and tools with a browser", {"playwright": "1.50"}),
     "search": Extra("BM25 retrieval for agentrl/SearchQA-v0 and the search tool", {"bm25s": "0.2.13"}),
     "mcp": Extra("tools of MCP servers", {"mcp": "2.0"}),
