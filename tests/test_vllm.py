@@ -166,7 +166,7 @@ def test_an_update_in_the_middle_gives_every_token_its_version(policy: VllmPolic
     other = tiny_model(tokenizer(), seed=1)
     long = Sampling(temperature=1.0, max_tokens=480, key=("long",))
     asked = policy.submit([11, 12], long, "long")
-    wait_for(lambda: policy.in_flight == 1)
+    wait_for_a_token(policy)
     policy.update(other, 3)
     done = asked.result()
     assert done.versions is not None and len(done.versions) == len(done.ids) == 480
@@ -180,11 +180,16 @@ def test_an_update_in_the_middle_gives_every_token_its_version(policy: VllmPolic
 
 def test_an_update_may_wait_for_what_is_in_flight(policy: VllmPolicy) -> None:
     asked = policy.submit([11, 12], Sampling(max_tokens=200, key=("long",)), "long")
-    wait_for(lambda: policy.in_flight == 1)
+    wait_for_a_token(policy)
     policy.update(tiny_model(tokenizer(), seed=1), 3, in_flight="wait")
     done = asked.result()
     assert (done.version, done.versions) == (0, None)
     assert ask(policy)[0].version == 3
+
+
+def wait_for_a_token(policy: VllmPolicy) -> None:
+    """Until what was asked before has one: the engine takes requests in their order, and a later one is answered here."""
+    policy.submit([11], Sampling(max_tokens=1, key=("short",)), "short").result()
 
 
 def wait_for(condition: Any) -> None:
