@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -55,4 +57,17 @@ def test_overrides_leave_the_given_tables_alone(tmp_path: Path):
 
 def test_unknown_names_say_what_there_is():
     with pytest.raises(AttributeError, match="train"):
-        agentrl.trian  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+        agentrl.trian  # noqa: B018
+
+
+def test_import_agentrl_is_quick_and_reaches_its_modules(tmp_path: Path):
+    code = (
+        "import agentrl, sys\n"
+        "assert not {'torch', 'gymnasium', 'agentrl.env'} & set(sys.modules)\n"
+        "text, info = agentrl.env.make('agentrl/Arithmetic-v0', level='tiny').reset(seed=0)\n"
+        "assert 'torch' not in sys.modules and text\n"
+        "try:\n    agentrl.trian\n"
+        "except AttributeError as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "module 'agentrl' has nothing called 'trian'; it offers env, evaluate, rollout, train\n"
